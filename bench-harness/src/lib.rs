@@ -1,0 +1,1 @@
+//! Crowds and clocks: sources, listeners, floors, comparisons, reports.

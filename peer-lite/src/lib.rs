@@ -1,0 +1,1 @@
+//! The smallest peer: follows a node, plays to any local player.

@@ -1,0 +1,1 @@
+//! The chunk-exact stream between nodes: both ends, upstream order and back-off.

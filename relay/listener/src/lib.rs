@@ -1,0 +1,1 @@
+//! HTTP listener session: ask, greet, hear, be let go.

@@ -1,0 +1,62 @@
+//! Where rules meet I/O.
+//!
+//! A [`Machine`] is told what happened ([`Input`]) and asked what it wants ([`Output`]). It reads no clock, opens
+//! no socket and spawns nothing: `now` is an argument, and only a driver acts. There are three drivers: io_uring
+//! and mio in `relay-driver`, and the simulator in `tests/sim`.
+//!
+//! # The contract between a driver and a machine
+//!
+//! One round:
+//!
+//! 1. The driver hands over what happened: `handle(now, input)`, any number of times.
+//! 2. The driver asks `poll(now)` until it answers `None` (or until its batch is full), **keeping** the outputs.
+//! 3. The driver carries the batch out. For every [`Output::Send`] it fetches the bytes by
+//!    [`Machine::bytes`] and offers them to the kernel without waiting (`MSG_DONTWAIT`).
+//! 4. For every `Send` of the batch it hands back exactly one [`Input::Sent`], before it polls again. Between 3
+//!    and 4 it calls no `&mut` method of the machine: that is what keeps ring memory pinned while the kernel reads it.
+//! 5. When `poll` answers `None` straight away, the driver sleeps until [`Machine::deadline`], an event, or the
+//!    machine's bell ([`relay_ring::Bell`]), then starts again at 1.
+//!
+//! A [`Conn`] belongs to the driver, carries a generation, and is never reused: an input or output that names a
+//! connection the other side has already let go is ignored by both, silently and safely.
+
+mod conn;
+mod input;
+mod now;
+mod output;
+
+pub use conn::Conn;
+pub use input::{CloseReason, Input, Sent};
+pub use now::Now;
+pub use output::{Closing, Handover, Output, Payload, Span};
+
+/// A set of rules that a driver turns.
+pub trait Machine {
+    /// Something happened.
+    fn handle(&mut self, now: Now, input: Input<'_>);
+
+    /// What is wanted next; the driver asks until `None`.
+    fn poll(&mut self, now: Now) -> Option<Output>;
+
+    /// The bytes behind a [`Span`] of an output that this machine gave out and whose [`Input::Sent`] it has not had yet.
+    ///
+    /// # Panics
+    ///
+    /// When the span is not pinned: a driver that asks late has broken the contract.
+    fn bytes(&self, span: Span) -> &[u8];
+
+    /// When the machine wants to be woken although nothing happened.
+    fn deadline(&self) -> Option<Now>;
+
+    /// The driver is about to sleep, or has woken: a machine that is fed by other threads raises and lowers its
+    /// "parked" flag here. Returns `false` when something has arrived in the meantime and the driver must not sleep.
+    fn park(&mut self, parked: bool) -> bool {
+        let _ = parked;
+        true
+    }
+
+    /// `true` once the machine has nothing left to do and wants its driver to return.
+    fn finished(&self) -> bool {
+        false
+    }
+}

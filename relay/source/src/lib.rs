@@ -1,0 +1,1 @@
+//! Source sessions and the rule that says who is on the air.

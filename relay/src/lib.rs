@@ -1,0 +1,1 @@
+//! Totality: the live relay.

@@ -1,0 +1,1 @@
+//! One core's worth of relay, without I/O. Open turn.rs first.

@@ -1,0 +1,1 @@
+//! Byte layouts that several rooms speak: HTTP heads, ICY, the link.

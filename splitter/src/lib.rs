@@ -1,0 +1,1 @@
+//! P2PSP splitter and peer rules, and the stand-alone splitter program.

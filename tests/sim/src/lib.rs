@@ -1,0 +1,1 @@
+//! The third driver: a seeded simulator for the rules.

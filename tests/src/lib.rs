@@ -1,0 +1,1 @@
+//! The small world: real binaries, real kernel, scenarios.
