@@ -32,7 +32,12 @@ impl Bell {
     pub fn new() -> io::Result<Self> {
         use nix::sys::eventfd::{EfdFlags, EventFd};
         let fd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        Ok(Self { inner: Arc::new(Inner { parked: CachePadded::new(AtomicBool::new(false)), fd: fd.into() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                parked: CachePadded::new(AtomicBool::new(false)),
+                fd: fd.into(),
+            }),
+        })
     }
 
     /// Wakes the sleeper if it is parked.

@@ -1,4 +1,30 @@
 //! Chunk memory: one writer, many cursors, pins, parking and mailboxes.
+//!
+//! A [`Writer`] appends bytes to a [`Ring`]; a [`Reader`] (one per worker, not one per listener) pins the oldest
+//! position it is about to read, reads, and lets go. Positions are `u64` counts of bytes since the ring was made:
+//! they never wrap, and the memory behind them is mapped twice in a row, so that any stretch is one slice.
+//!
+//! ```text
+//!            floor                              head          granted
+//!   ...........|=============== window ==========|.... slack ....|
+//!              ^ no reader may pin older         ^ newest byte published
+//! ```
+//!
+//! The window is what readers may use; the slack in front of it is being overwritten, and is checked against the
+//! pins first. The writer never waits: what a pin forbids it to overwrite, it refuses to take
+//! ([`Writer::append`] says how much it took), and its caller stops reading the source for a moment.
+//!
+//! `unsafe` lives in `memory` (the mapping) and `ring` (slices of it), nowhere else in this crate.
 
 mod bell;
+mod gate;
+mod index;
+mod mailbox;
+mod memory;
+mod ring;
+
 pub use bell::Bell;
+pub use gate::{Gate, Lapped, UNPINNED};
+pub use index::{ChunkInfo, Index, NO_JOIN};
+pub use mailbox::Mailbox;
+pub use ring::{Reader, Ring, Writer};

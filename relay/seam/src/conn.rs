@@ -22,7 +22,10 @@ impl Conn {
     ///
     /// When `slot` is not below [`Conn::SLOTS_MAX`].
     pub fn new(slot: u32, generation: u32) -> Self {
-        assert!(slot < Self::SLOTS_MAX, "slot {slot} is outside the driver's table");
+        assert!(
+            slot < Self::SLOTS_MAX,
+            "slot {slot} is outside the driver's table"
+        );
         Self { slot, generation }
     }
 

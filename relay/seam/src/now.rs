@@ -48,8 +48,12 @@ impl Add<Duration> for Now {
 
     fn add(self, d: Duration) -> Now {
         Now {
-            mono_ns: self.mono_ns.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
-            wall_us: self.wall_us.saturating_add(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
+            mono_ns: self
+                .mono_ns
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+            wall_us: self
+                .wall_us
+                .saturating_add(u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
         }
     }
 }
