@@ -1,0 +1,440 @@
+//! `listeners`: a crowd on one thread and one epoll instance, made so that it costs little beside the server.
+//!
+//! Most listeners never see their bytes: `recv(MSG_TRUNC)` makes the kernel drop them and say how many they were. A
+//! sample reads everything and checks the stamps. Some, when asked, never read at all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+use nix::time::{ClockId, clock_gettime};
+
+pub(crate) use crate::crowd_report::Report;
+use crate::crowd_report::{Latency, Tally};
+use crate::error::{Doing, Error};
+use crate::events::{Event, Teller};
+use crate::http::{Head, Progress, Url};
+use crate::source::wall_us;
+use crate::stamp::Scanner;
+use crate::stop::Stop;
+
+/// One receive call drops or reads at most this.
+const RECV_MAX: usize = 1 << 20;
+/// Receive calls in a row for one listener; then the others have their turn.
+const RECV_TURNS: usize = 4;
+/// Connections opened between two looks at the sockets.
+const OPEN_TURN: usize = 64;
+/// How long after the last connection was opened a listener may still wait for its response head.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Latencies are recorded up to here.
+const LATENCY_MAX_US: u64 = 600_000_000;
+
+/// Who listens to what, and for how long.
+pub(crate) struct Plan {
+    pub(crate) url: Url,
+    pub(crate) count: usize,
+    /// Connections opened per second.
+    pub(crate) ramp: u32,
+    /// The first this many listeners read and check the stamps.
+    pub(crate) sample: usize,
+    /// The last this many listeners never read.
+    pub(crate) stall: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) window: Duration,
+}
+
+/// What the bytes of a listener are for.
+enum Ear {
+    Count,
+    Check(Box<Scanner>),
+    Stall,
+}
+
+enum State {
+    Connecting,
+    Head(Box<Head>),
+    Body,
+    Gone,
+}
+
+/// One listener.
+struct Listener {
+    socket: TcpStream,
+    state: State,
+    ear: Ear,
+    /// In the window.
+    bytes: u64,
+    last: Duration,
+    longest_gap: Duration,
+}
+
+/// Why a listener is over.
+enum Over {
+    Refused(String),
+    Rejected(u16),
+    Closed,
+    Error(String),
+}
+
+struct Crowd<'a> {
+    plan: &'a Plan,
+    address: SocketAddr,
+    request: String,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    unsettled: usize,
+    /// Refused before there was a socket.
+    stillborn: usize,
+    tally: Tally,
+    latency: Histogram<u64>,
+    measuring: bool,
+    start: Instant,
+    now: Duration,
+    junk: Vec<u8>,
+}
+
+/// Runs the crowd to the end of its window, or to a signal; what it saw so far is the result either way.
+pub(crate) fn run(
+    plan: &Plan,
+    teller: Teller,
+    stop: &Stop,
+    mut tick: impl FnMut(u64),
+) -> Result<Report, Error> {
+    let mut crowd = Crowd::new(plan)?;
+    crowd.ramp(stop)?;
+    teller.tell(&Event::Connected { served: crowd.tally.served });
+    let ramped = crowd.now;
+    crowd.until(crowd.now + plan.warm_up, stop, &mut tick)?;
+    crowd.open_window();
+    teller.tell(&Event::Start);
+    let (from, cpu) = (crowd.now, cpu_seconds());
+    crowd.until(from + plan.window, stop, &mut tick)?;
+    teller.tell(&Event::End);
+    let cpu = cpu_seconds() - cpu;
+    let report = crowd.report(crowd.now - from, ramped, cpu);
+    teller.tell(&Event::Crowd { report: report.clone() });
+    Ok(report)
+}
+
+fn cpu_seconds() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+}
+
+impl<'a> Crowd<'a> {
+    fn new(plan: &'a Plan) -> Result<Crowd<'a>, Error> {
+        let latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
+        Ok(Crowd {
+            plan,
+            address: plan.url.address()?,
+            request: plan.url.get(),
+            poll: Poll::new().doing(|| "cannot open epoll".into())?,
+            listeners: Vec::with_capacity(plan.count),
+            unsettled: 0,
+            stillborn: 0,
+            tally: Tally::default(),
+            latency: latency.map_err(|error| Error::Failed(format!("histogram: {error}")))?,
+            measuring: false,
+            start: Instant::now(),
+            now: Duration::ZERO,
+            junk: vec![0; RECV_MAX],
+        })
+    }
+
+    /// Opens the connections at the asked rate, then waits until each is served or over.
+    fn ramp(&mut self, stop: &Stop) -> Result<(), Error> {
+        let per_one = Duration::from_secs(1) / self.plan.ramp;
+        let deadline = per_one * self.plan.count as u32 + SETTLE;
+        let mut opened = 0;
+        while (opened < self.plan.count || self.unsettled > 0) && self.now < deadline && !stop.asked() {
+            let due = (self.now.as_nanos() / per_one.as_nanos()) as usize + 1;
+            let upto = due.min(self.plan.count).min(opened + OPEN_TURN);
+            (opened..upto).for_each(|index| self.open(index));
+            opened = upto;
+            let next = if opened < self.plan.count { per_one * opened as u32 } else { deadline };
+            self.turn(next.min(deadline))?;
+        }
+        self.tally.timed_out = self.unsettled;
+        self.tally.not_opened = self.plan.count - opened;
+        Ok(())
+    }
+
+    fn open(&mut self, index: usize) {
+        let ear = match index {
+            index if index >= self.plan.count - self.plan.stall => Ear::Stall,
+            index if index < self.plan.sample => Ear::Check(Box::default()),
+            _ => Ear::Count,
+        };
+        let token = Token(self.listeners.len());
+        let opened = TcpStream::connect(self.address).and_then(|mut socket| {
+            self.poll.registry().register(&mut socket, token, Interest::WRITABLE)?;
+            Ok(socket)
+        });
+        match opened {
+            Ok(socket) => {
+                self.unsettled += 1;
+                let (state, last) = (State::Connecting, self.now);
+                self.listeners.push(Listener {
+                    socket,
+                    state,
+                    ear,
+                    bytes: 0,
+                    last,
+                    longest_gap: Duration::ZERO,
+                });
+            }
+            Err(error) => {
+                self.stillborn += 1;
+                self.tally.over(&Over::Refused(error.to_string()));
+            }
+        }
+    }
+
+    fn until(&mut self, end: Duration, stop: &Stop, tick: &mut impl FnMut(u64)) -> Result<(), Error> {
+        while self.now < end && !stop.asked() {
+            self.turn(end)?;
+            tick(self.now.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Waits for readiness, at most until `next` and at most 50 ms, and serves what is ready.
+    fn turn(&mut self, next: Duration) -> Result<(), Error> {
+        let wait = next.saturating_sub(self.start.elapsed()).min(Duration::from_millis(50));
+        let mut events = Events::with_capacity(1024);
+        match self.poll.poll(&mut events, Some(wait)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                return Err(error).doing(|| "epoll failed".into());
+            }
+            _ => {}
+        }
+        self.now = self.start.elapsed();
+        for event in &events {
+            let mut view = View {
+                registry: self.poll.registry(),
+                request: self.request.as_bytes(),
+                now: self.now,
+                measuring: self.measuring,
+                latency: &mut self.latency,
+                junk: &mut self.junk,
+            };
+            let listener = &mut self.listeners[event.token().0];
+            let was_settled = listener.is_settled();
+            let outcome = listener.ready(event.token(), event.is_read_closed(), &mut view);
+            let settled = !was_settled && (listener.is_settled() || outcome.is_err());
+            self.unsettled -= usize::from(settled);
+            match outcome {
+                Ok(()) => self.tally.served += usize::from(settled),
+                Err(over) => {
+                    let _ = self.poll.registry().deregister(&mut listener.socket);
+                    let _ = listener.socket.shutdown(std::net::Shutdown::Both);
+                    listener.state = State::Gone;
+                    self.tally.over(&over);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_window(&mut self) {
+        self.measuring = true;
+        for listener in &mut self.listeners {
+            listener.bytes = 0;
+            listener.last = self.now;
+            listener.longest_gap = Duration::ZERO;
+        }
+    }
+
+    fn report(&mut self, window: Duration, ramped: Duration, cpu: f64) -> Report {
+        let heard = |listener: &&mut Listener| !matches!(listener.ear, Ear::Stall);
+        let mut bytes = vec![0; self.stillborn];
+        let mut gaps = Vec::with_capacity(self.listeners.len());
+        for listener in self.listeners.iter_mut().filter(heard) {
+            // The silence up to the end of the window counts, unless there is nobody left to be silent to.
+            if matches!(listener.state, State::Body) {
+                listener.longest_gap = listener.longest_gap.max(self.now.saturating_sub(listener.last));
+                gaps.push(listener.longest_gap);
+            }
+            if let Ear::Check(scanner) = &listener.ear {
+                self.tally.seen.add(scanner.seen());
+            }
+            bytes.push(listener.bytes);
+        }
+        self.tally.stalled_closed = self.listeners.iter().filter(|listener| listener.was_let_go()).count();
+        let latency = Latency::of(&self.latency);
+        Report::new(self.plan, std::mem::take(&mut self.tally), bytes, gaps, latency, (window, ramped, cpu))
+    }
+}
+
+/// What a listener borrows from its crowd for one event.
+struct View<'a> {
+    registry: &'a Registry,
+    request: &'a [u8],
+    now: Duration,
+    measuring: bool,
+    latency: &'a mut Histogram<u64>,
+    junk: &'a mut [u8],
+}
+
+impl Listener {
+    fn is_settled(&self) -> bool {
+        matches!(self.state, State::Body | State::Gone)
+    }
+
+    fn ready(&mut self, token: Token, read_closed: bool, view: &mut View<'_>) -> Result<(), Over> {
+        match &self.state {
+            State::Connecting => self.ask(token, view),
+            State::Head(_) => self.read_head(token, read_closed, view),
+            State::Body => self.read_body(token, read_closed, view),
+            State::Gone => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, token: Token, view: &mut View<'_>) -> Result<(), Over> {
+        match self.socket.take_error() {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => return Err(Over::Refused(error.to_string())),
+        }
+        // A fresh socket takes a request of this size whole; if not, it is an error like any other.
+        self.socket.write_all(view.request).map_err(|error| Over::Error(error.to_string()))?;
+        if matches!(self.ear, Ear::Stall) {
+            self.state = State::Body;
+            return view.registry.deregister(&mut self.socket).map_err(|error| Over::Error(error.to_string()));
+        }
+        self.state = State::Head(Box::default());
+        let again = view.registry.reregister(&mut self.socket, token, Interest::READABLE);
+        again.map_err(|error| Over::Error(error.to_string()))
+    }
+
+    fn read_head(&mut self, token: Token, read_closed: bool, view: &mut View<'_>) -> Result<(), Over> {
+        let mut buffer = [0; 2048];
+        loop {
+            let got = match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(Over::Error("closed before a response".into())),
+                Ok(got) => got,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Over::Error(error.to_string())),
+            };
+            let State::Head(head) = &mut self.state else { return Ok(()) };
+            match head.feed(&buffer[..got]) {
+                Progress::More => {}
+                Progress::Bad(why) => return Err(Over::Error(why)),
+                Progress::Done { status: 200..300, used } => {
+                    self.state = State::Body;
+                    self.heard(&buffer[used..got], got - used, view);
+                    return self.read_body(token, read_closed, view);
+                }
+                Progress::Done { status, .. } => return Err(Over::Rejected(status)),
+            }
+        }
+    }
+
+    /// Events are edges: read until a call brings less than it could, or hand the turn on and ask for a new edge.
+    fn read_body(&mut self, token: Token, read_closed: bool, view: &mut View<'_>) -> Result<(), Over> {
+        let flags = match self.ear {
+            Ear::Count => MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT,
+            _ => MsgFlags::MSG_DONTWAIT,
+        };
+        for _ in 0..RECV_TURNS {
+            match recv(self.socket.as_raw_fd(), view.junk, flags) {
+                Ok(0) => return Err(Over::Closed),
+                Ok(got) => {
+                    self.heard_junk(got, view);
+                    // A short read empties the socket, but only a read of nothing tells of the end behind it.
+                    if got < view.junk.len() && !read_closed {
+                        return Ok(());
+                    }
+                }
+                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => return Err(Over::Closed),
+            }
+        }
+        let again = view.registry.reregister(&mut self.socket, token, Interest::READABLE);
+        again.map_err(|error| Over::Error(error.to_string()))
+    }
+
+    fn heard_junk(&mut self, got: usize, view: &mut View<'_>) {
+        let junk = std::mem::take(&mut view.junk);
+        self.heard(&junk[..got], got, view);
+        view.junk = junk;
+    }
+
+    /// `bytes` hold what was received, unless the kernel dropped it (`Ear::Count`).
+    fn heard(&mut self, bytes: &[u8], got: usize, view: &mut View<'_>) {
+        self.bytes += got as u64;
+        self.longest_gap = self.longest_gap.max(view.now.saturating_sub(self.last));
+        self.last = view.now;
+        if let Ear::Check(scanner) = &mut self.ear {
+            let now = wall_us();
+            scanner.feed(bytes, |stamp| {
+                if view.measuring {
+                    view.latency.saturating_record(now.saturating_sub(stamp.due_us));
+                }
+            });
+        }
+    }
+
+    /// For one that never reads: has the server closed or reset it?
+    fn was_let_go(&self) -> bool {
+        if !matches!((&self.ear, &self.state), (Ear::Stall, State::Body)) {
+            return false;
+        }
+        let over = PollFlags::POLLRDHUP | PollFlags::POLLHUP | PollFlags::POLLERR;
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLRDHUP)];
+        let ready = poll(&mut fds, PollTimeout::ZERO);
+        ready.is_ok() && fds[0].revents().is_some_and(|events| events.intersects(over))
+    }
+}
+
+impl Tally {
+    fn over(&mut self, over: &Over) {
+        let text = match over {
+            Over::Refused(why) => {
+                self.refused += 1;
+                format!("connect: {why}")
+            }
+            Over::Rejected(status) => {
+                self.rejected += 1;
+                format!("expected 200, got {status}")
+            }
+            Over::Closed => {
+                self.closed += 1;
+                return;
+            }
+            Over::Error(why) => {
+                self.errors += 1;
+                why.clone()
+            }
+        };
+        self.first_error.get_or_insert(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole crowd stands on this: for TCP the kernel must *drop* what MSG_TRUNC asks for, not peek at it.
+    #[test]
+    fn msg_trunc_drops_and_counts() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (mut served, _) = server.accept().unwrap();
+        served.write_all(b"dropped").unwrap();
+        let mut buffer = [b'.'; 7];
+        let flags = MsgFlags::MSG_TRUNC | MsgFlags::MSG_WAITALL;
+        assert_eq!(recv(client.as_raw_fd(), &mut buffer, flags).unwrap(), 7);
+        assert_eq!(&buffer, b".......");
+        served.write_all(b"read").unwrap();
+        let mut rest = [0; 4];
+        client.read_exact(&mut rest).unwrap();
+        assert_eq!(&rest, b"read");
+    }
+}

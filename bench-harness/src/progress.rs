@@ -1,0 +1,17 @@
+//! A line that moves while a measurement runs: on a terminal only, and on stderr.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar of `seconds`; draws nothing when stderr is no terminal.
+pub(crate) fn seconds(seconds: u64, what: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} s");
+    let bar = ProgressBar::new(seconds);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(what.to_owned());
+    bar
+}
