@@ -195,9 +195,13 @@ fn expressions_are_weighed() {
     }
 }
 
+#[cfg(test)]
+fn package(name: &str, version: &str, licence: &str) -> Value {
+    serde_json::json!({"name": name, "version": version, "license": licence})
+}
+
 #[test]
 fn foreign_licences_and_banned_versions_are_found() {
-    let package = |name: &str, version: &str, licence: &str| serde_json::json!({"name": name, "version": version, "license": licence});
     let metadata = serde_json::json!({"packages": [
         package("good", "1.0.0", "MIT"), package("bad", "1.0.0", "AGPL-3.0"),
         package("slab", "0.4.9", "MIT"), package("slab", "0.4.11", "MIT"), package("glommio", "9.0.0", "MIT"),
