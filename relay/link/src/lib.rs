@@ -2,6 +2,7 @@
 //!
 //! * [`serve`]: who may have a link, and at which chunk it starts.
 //! * [`follow`]: one link as its receiver sees it; what it lets through is in order, whole, and never twice.
+//! * [`merge`]: one channel out of two links while one takes over from the other.
 //! * [`upstreams`]: which node to ask, when to ask again, and when to go back to a better one.
 //!
 //! Rules only: nothing here opens a connection or reads a clock. The frames themselves are
@@ -12,14 +13,16 @@
 pub mod config;
 mod dice;
 pub mod follow;
+pub mod merge;
 pub mod serve;
 pub mod stats;
 pub mod upstreams;
 
 pub use config::{ConfigError, FollowConfig, ServeConfig, Token, UpstreamsConfig};
 pub use follow::{Follow, LinkError, LinkEvent, Position};
+pub use merge::{Merge, Taken};
 pub use serve::{Ask, Denied, From, Heartbeat, Request, Serve, Start, StartReason, Window};
-pub use stats::{FollowStats, ServeStats, UpstreamsStats};
+pub use stats::{FollowStats, MergeStats, ServeStats, UpstreamsStats};
 pub use upstreams::{Action, Connected, Failure, Kind, Upstream, Upstreams};
 
 /// The media type of a link's body.

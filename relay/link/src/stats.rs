@@ -23,6 +23,19 @@ pub struct FollowStats {
     pub after_end: u64,
 }
 
+/// Counters of a channel that several links bring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeStats {
+    /// Chunks kept.
+    pub kept: u64,
+    /// Chunks dropped because another link had brought them.
+    pub repeats: u64,
+    /// Chunks dropped because they were beyond what the leading link had brought.
+    pub early: u64,
+    /// Chunks that no link brought.
+    pub missing: u64,
+}
+
 /// Counters of the serving side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServeStats {
