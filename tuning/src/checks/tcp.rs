@@ -12,11 +12,11 @@ const LOWAT_NONE: u64 = 0xffff_ffff;
 pub(super) const NOTSENT_LOWAT: Check = Check {
     key: "notsent-lowat",
     run: notsent_lowat,
-    why: "TCP_NOTSENT_LOWAT says from which amount of unsent bytes a socket counts as full. It keeps the backlog in \
-          the relay's shared ring, where it costs nothing per listener and can still be skipped, instead of in the kernel, \
-          where it is copied and can not. The relay sets it on each of its sockets; the system-wide \
-          net.ipv4.tcp_notsent_lowat only matters for other programs, unless it is so small that every program is \
-          woken for every few packets.",
+    why: "TCP_NOTSENT_LOWAT says from which amount of unsent bytes a socket counts as full. It keeps the \
+          backlog in the relay's shared ring, where it costs nothing per listener and can still be skipped, \
+          instead of in the kernel, where it is copied and can not. The relay sets it on each of its sockets; \
+          the system-wide net.ipv4.tcp_notsent_lowat only matters for other programs, unless it is so small \
+          that every program is woken for every few packets.",
 };
 
 pub(super) const CONGESTION: Check = Check {
