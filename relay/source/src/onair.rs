@@ -1,12 +1,11 @@
 //! Who is on the air for one mount: its source, the wait for it, or the fallback.
 //!
-//! ```text
-//!            source up                    source gone              hold is over
-//!   Off ──────────────────▶ OnAir ──────────────────▶ Holding ──────────────────▶ Fallback, or Off
-//!    ▲ ◀── fallback gone ──┐  ▲ ◀──── source up ─────────┘                            │
-//!    └──────────────── Fallback ◀─── fallback there (Off only)                        │
-//!                             ▲ ◀──────────────── source up ──────────────────────────┘
-//! ```
+//! | from | source up | source gone | hold is over | fallback comes | fallback goes |
+//! |---|---|---|---|---|---|
+//! | Off | OnAir | | | Fallback | |
+//! | OnAir | | Holding | | | |
+//! | Holding | OnAir | | Fallback or Off | | |
+//! | Fallback | OnAir | | | | Off |
 
 use std::time::Duration;
 

@@ -177,12 +177,8 @@ impl Pull {
         events: &mut impl FnMut(PullEvent<'_>),
     ) -> Result<(), Refusal> {
         let properties = Properties::read(|name| head.header(name));
-        if let Some(page) = properties
-            .content_type
-            .as_deref()
-            .filter(|t| t.starts_with("text/"))
-        {
-            return Err(Refusal::new(502, "a stream from the upstream", page));
+        if let Some(other) = properties.content_type.as_deref().filter(|t| is_no_stream(t)) {
+            return Err(Refusal::new(502, "a stream from the upstream", other));
         }
         let titles = head.header("icy-metaint").map(deinterleaver).transpose()?;
         self.state = State::Body {
@@ -298,6 +294,24 @@ impl<'a> From<Piece<'a>> for PullEvent<'a> {
     }
 }
 
+/// A web page, or a playlist that names the stream: what one gets by copying the wrong address.
+fn is_no_stream(content_type: &str) -> bool {
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let others = [
+        "text/html",
+        "audio/x-mpegurl",
+        "audio/mpegurl",
+        "audio/x-scpls",
+        "application/vnd.apple.mpegurl",
+    ];
+    others.contains(&essence.as_str())
+}
+
 fn deinterleaver(metaint: &str) -> Result<Deinterleaver, Refusal> {
     let n = metaint
         .parse()
@@ -358,7 +372,9 @@ mod tests {
 
     #[test]
     fn titles_are_taken_out_in_any_slicing() {
-        let mut wire = b"ICY 200 OK\r\nicy-name: Sun\r\nicy-br:128\r\ncontent-type: audio/mpeg\r\nicy-metaint: 4\r\n\r\nabcd".to_vec();
+        let head =
+            "ICY 200 OK\r\nicy-name: Sun\r\nicy-br:128\r\ncontent-type: audio/mpeg\r\nicy-metaint: 4\r\n\r\n";
+        let mut wire = [head.as_bytes(), b"abcd"].concat();
         wire.extend_from_slice(&icy::block("One", None));
         wire.extend_from_slice(b"efgh\0ij");
         let whole = run(&wire, usize::MAX);
@@ -375,8 +391,9 @@ mod tests {
 
     #[test]
     fn framing_comes_off_before_titles() {
-        let (payload, said, refused) =
-            run(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nicy-metaint: 2\r\n\r\n1\r\na\r\n3\r\nb\0c\r\n0\r\n\r\n", 5);
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nicy-metaint: 2\r\n\r\n";
+        let wire = [&head[..], b"1\r\na\r\n3\r\nb\0c\r\n0\r\n\r\n"].concat();
+        let (payload, said, refused) = run(&wire, 5);
         assert_eq!((payload.as_slice(), refused), (&b"abc"[..], None));
         assert_eq!(said.last().map(String::as_str), Some("End"));
     }
@@ -388,7 +405,8 @@ mod tests {
             "HTTP/1.1 401 Unauthorized\r\n\r\n",
             "HTTP/1.1 206 Partial Content\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/HTML; charset=utf-8\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: audio/x-mpegurl\r\n\r\n",
             "HTTP/1.1 200 OK\r\nicy-metaint: x\r\n\r\n",
             "HTTP/1.1 302 Found\r\n\r\n",
             &"HTTP/1.1 100 Continue\r\n\r\n".repeat(9),
@@ -462,7 +480,11 @@ mod tests {
     proptest! {
         #[test]
         fn noise_never_panics_and_nothing_is_invented(
-            start in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\nicy-metaint: 3\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+            start in prop::sample::select(vec![
+                "",
+                "HTTP/1.1 200 OK\r\nicy-metaint: 3\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ]),
             noise in prop::collection::vec(any::<u8>(), 0..300),
             step in 1usize..50,
         ) {

@@ -337,8 +337,9 @@ mod tests {
     #[test]
     fn what_ffmpeg_sends_is_admitted() {
         let a = admit(&format!(
-            "PUT /eclipse.ts HTTP/1.1\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\nExpect: 100-continue\r\nConnection: close\r\n\
-             Host: 127.0.0.1:8000\r\nContent-Type: video/mp2t\r\nIcy-MetaData: 1\r\nIce-Name: Eclipse\r\nIce-Public: 0\r\n{}\r\n",
+            "PUT /eclipse.ts HTTP/1.1\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\nExpect: 100-continue\r\n\
+             Connection: close\r\nHost: 127.0.0.1:8000\r\nContent-Type: video/mp2t\r\nIcy-MetaData: 1\r\n\
+             Ice-Name: Eclipse\r\nIce-Public: 0\r\n{}\r\n",
             login("source", "hackme")
         ))
         .unwrap();
@@ -349,11 +350,12 @@ mod tests {
 
     #[test]
     fn what_libshout_sends_is_challenged_and_then_admitted() {
-        let challenge = "SOURCE /vlc.ogg HTTP/1.0\r\nHost: h:8000\r\nContent-Type: application/ogg\r\nContent-Length: 0\r\n\
-                         Connection: Keep-Alive\r\nice-public: 0\r\n\r\n";
+        let challenge = "SOURCE /vlc.ogg HTTP/1.0\r\nHost: h:8000\r\nContent-Type: application/ogg\r\n\
+                         Content-Length: 0\r\nConnection: Keep-Alive\r\nice-public: 0\r\n\r\n";
         assert_eq!(admit(challenge), Err(401));
         let a = admit(&format!(
-            "SOURCE /vlc.ogg HTTP/1.0\r\n{}Host: h:8000\r\nContent-Type: application/ogg\r\nice-public: 0\r\nice-name: VLC\r\n\r\n",
+            "SOURCE /vlc.ogg HTTP/1.0\r\n{}Host: h:8000\r\nContent-Type: application/ogg\r\nice-public: 0\r\n\
+             ice-name: VLC\r\n\r\n",
             login("source", "hackme")
         ))
         .unwrap();
@@ -508,7 +510,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_credentials_make_it_panic_or_a_5xx(value in "\\PC{0,80}", scheme in "(Basic |basic  |Bearer |)") {
-            if let Ok(Some((head, _))) = RequestHead::parse(format!("PUT /a HTTP/1.1\r\nAuthorization: {scheme}{value}\r\n\r\n").as_bytes()) {
+            let text = format!("PUT /a HTTP/1.1\r\nAuthorization: {scheme}{value}\r\n\r\n");
+            if let Ok(Some((head, _))) = RequestHead::parse(text.as_bytes()) {
                 let answer = Push::admit(&head, PEER, &config(), &mut AuthThrottle::new(0), at(0));
                 prop_assert_eq!(answer.map_err(|a| a.status).err(), Some(401));
             }

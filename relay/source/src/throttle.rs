@@ -15,7 +15,8 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 const SETS: usize = 256;
 const WAYS: usize = 4;
 
-/// Failed logins by address, in a table of fixed size (1,024 addresses, 32 KiB). IPv6 is counted by /64: one customer has all of it.
+/// Failed logins by address, in a table of fixed size (1,024 addresses, 40 KiB). IPv6 is counted by /64: one
+/// customer has all of it.
 ///
 /// A flood from many addresses may push entries out, the oldest first; it gains that many guesses and no memory.
 #[derive(Debug)]

@@ -237,7 +237,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn payload_comes_out_whole(payload in prop::collection::vec(any::<u8>(), 0..500), metaint in 1usize..70, step in 1usize..50) {
+        fn payload_comes_out_whole(
+            payload in prop::collection::vec(any::<u8>(), 0..500),
+            metaint in 1usize..70,
+            step in 1usize..50,
+        ) {
             let (mut wire, mut sent) = (Vec::new(), Vec::new());
             for (i, piece) in payload.chunks(metaint).enumerate() {
                 wire.extend_from_slice(piece);

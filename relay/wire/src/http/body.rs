@@ -18,8 +18,9 @@ pub enum Body {
 impl Body {
     /// The framing that `headers` declare; `otherwise` when they declare none.
     ///
-    /// Refused with 400: `Content-Length` beside `Transfer-Encoding` (section 6.3 rule 3), two of either, a length that is not plain digits,
-    /// any coding but `chunked` alone, and any coding in a message older than HTTP/1.1 (section 6.1).
+    /// Refused with 400: `Content-Length` beside `Transfer-Encoding` (section 6.3 rule 3), two of either, a
+    /// length that is not plain digits, any coding but `chunked` alone, and any coding in a message older than
+    /// HTTP/1.1 (section 6.1).
     pub(super) fn declared(headers: &Headers, version: Version, otherwise: Body) -> Result<Body, Refusal> {
         let mut codings = headers.all("transfer-encoding");
         let mut lengths = headers.all("content-length");
