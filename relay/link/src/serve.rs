@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use relay_seam::Now;
 use relay_wire::http::{Method, RequestHead, ResponseBuilder};
-use relay_wire::link::{PATH_MAX, Path};
+use relay_wire::link::PATH_MAX;
 
 use crate::config::{ServeConfig, is_mount};
 use crate::stats::ServeStats;
@@ -367,11 +367,10 @@ pub fn response_head(start: &Start) -> Vec<u8> {
         .head()
 }
 
-/// The path to say in our own HELLO: the upstream's, then this node. `None` when the tree would be deeper than
-/// [`PATH_MAX`]; such a node serves no links.
-pub fn path_below<'a>(upstream: Option<Path<'a>>, node_id: &'a str) -> Option<Vec<&'a str>> {
-    let mut path: Vec<&str> = upstream.map(|path| path.iter().collect()).unwrap_or_default();
-    path.push(node_id);
+/// The path to say in our own HELLO: the upstream's (none for a root), then this node. `None` when the tree would
+/// be deeper than [`PATH_MAX`]; such a node serves no links.
+pub fn path_below<'a>(upstream: impl IntoIterator<Item = &'a str>, node_id: &'a str) -> Option<Vec<&'a str>> {
+    let path: Vec<_> = upstream.into_iter().take(PATH_MAX).chain([node_id]).collect();
     (path.len() <= PATH_MAX).then_some(path)
 }
 
@@ -723,6 +722,17 @@ mod tests {
             ..ServeStats::default()
         };
         assert_eq!(serve.stats(), expected);
+    }
+
+    #[test]
+    fn a_path_grows_by_this_node_up_to_the_limit() {
+        assert_eq!(path_below([], "root"), Some(vec!["root"]));
+        assert_eq!(path_below(["root", "a"], "b"), Some(vec!["root", "a", "b"]));
+        assert_eq!(
+            path_below(["x"; PATH_MAX - 1], "b").map(|path| path.len()),
+            Some(PATH_MAX)
+        );
+        assert_eq!(path_below(["x"; PATH_MAX], "b"), None);
     }
 
     #[test]

@@ -8,13 +8,15 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 HELLO | `version u8, chunk_size u32, epoch u64, first u64, bitrate_kbps u32, key u16+bytes, path u8×(u8+id), properties u16×(u16+key, u16+value)` |
+//! | 1 HELLO | `version u8, chunk_size u32, epoch u64, first u64, bitrate_kbps u32, key u16+bytes, path, properties` |
 //! | 2 HEADER | `at u64, again u32+bytes, header bytes` |
 //! | 3 CHUNK | `number u64, capture_us u64, flags u8, join u16, bytes` |
 //! | 4 MUNRO | opaque |
 //! | 5 METADATA | title, UTF-8 |
 //! | 6 PING | `wall_us u64` |
 //! | 7 END | `reason u8, text UTF-8` |
+//!
+//! In HELLO, `path` is `u8` × (`u8` + node id) and `properties` is `u16` × (`u16` + key, `u16` + value).
 
 use std::fmt;
 
