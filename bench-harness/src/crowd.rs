@@ -5,13 +5,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::time::{ClockId, clock_gettime};
 
@@ -108,7 +108,9 @@ pub(crate) fn run(
 ) -> Result<Report, Error> {
     let mut crowd = Crowd::new(plan)?;
     crowd.ramp(stop)?;
-    teller.tell(&Event::Connected { served: crowd.tally.served });
+    teller.tell(&Event::Connected {
+        served: crowd.tally.served,
+    });
     let ramped = crowd.now;
     crowd.until(crowd.now + plan.warm_up, stop, &mut tick)?;
     crowd.open_window();
@@ -118,7 +120,9 @@ pub(crate) fn run(
     teller.tell(&Event::End);
     let cpu = cpu_seconds() - cpu;
     let report = crowd.report(crowd.now - from, ramped, cpu);
-    teller.tell(&Event::Crowd { report: report.clone() });
+    teller.tell(&Event::Crowd {
+        report: report.clone(),
+    });
     Ok(report)
 }
 
@@ -156,7 +160,11 @@ impl<'a> Crowd<'a> {
             let upto = due.min(self.plan.count).min(opened + OPEN_TURN);
             (opened..upto).for_each(|index| self.open(index));
             opened = upto;
-            let next = if opened < self.plan.count { per_one * opened as u32 } else { deadline };
+            let next = if opened < self.plan.count {
+                per_one * opened as u32
+            } else {
+                deadline
+            };
             self.turn(next.min(deadline))?;
         }
         self.tally.timed_out = self.unsettled;
@@ -172,7 +180,9 @@ impl<'a> Crowd<'a> {
         };
         let token = Token(self.listeners.len());
         let opened = TcpStream::connect(self.address).and_then(|mut socket| {
-            self.poll.registry().register(&mut socket, token, Interest::WRITABLE)?;
+            self.poll
+                .registry()
+                .register(&mut socket, token, Interest::WRITABLE)?;
             Ok(socket)
         });
         match opened {
@@ -205,7 +215,9 @@ impl<'a> Crowd<'a> {
 
     /// Waits for readiness, at most until `next` and at most 50 ms, and serves what is ready.
     fn turn(&mut self, next: Duration) -> Result<(), Error> {
-        let wait = next.saturating_sub(self.start.elapsed()).min(Duration::from_millis(50));
+        let wait = next
+            .saturating_sub(self.start.elapsed())
+            .min(Duration::from_millis(50));
         let mut events = Events::with_capacity(1024);
         match self.poll.poll(&mut events, Some(wait)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {
@@ -265,9 +277,16 @@ impl<'a> Crowd<'a> {
             }
             bytes.push(listener.bytes);
         }
-        self.tally.stalled_closed = self.listeners.iter().filter(|listener| listener.was_let_go()).count();
+        self.tally.stalled_closed = let_go(&self.listeners);
         let latency = Latency::of(&self.latency);
-        Report::new(self.plan, std::mem::take(&mut self.tally), bytes, gaps, latency, (window, ramped, cpu))
+        Report::new(
+            self.plan,
+            std::mem::take(&mut self.tally),
+            bytes,
+            gaps,
+            latency,
+            (window, ramped, cpu),
+        )
     }
 }
 
@@ -301,13 +320,20 @@ impl Listener {
             Ok(Some(error)) | Err(error) => return Err(Over::Refused(error.to_string())),
         }
         // A fresh socket takes a request of this size whole; if not, it is an error like any other.
-        self.socket.write_all(view.request).map_err(|error| Over::Error(error.to_string()))?;
+        self.socket
+            .write_all(view.request)
+            .map_err(|error| Over::Error(error.to_string()))?;
         if matches!(self.ear, Ear::Stall) {
             self.state = State::Body;
-            return view.registry.deregister(&mut self.socket).map_err(|error| Over::Error(error.to_string()));
+            return view
+                .registry
+                .deregister(&mut self.socket)
+                .map_err(|error| Over::Error(error.to_string()));
         }
         self.state = State::Head(Box::default());
-        let again = view.registry.reregister(&mut self.socket, token, Interest::READABLE);
+        let again = view
+            .registry
+            .reregister(&mut self.socket, token, Interest::READABLE);
         again.map_err(|error| Over::Error(error.to_string()))
     }
 
@@ -321,11 +347,16 @@ impl Listener {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Over::Error(error.to_string())),
             };
-            let State::Head(head) = &mut self.state else { return Ok(()) };
+            let State::Head(head) = &mut self.state else {
+                return Ok(());
+            };
             match head.feed(&buffer[..got]) {
                 Progress::More => {}
                 Progress::Bad(why) => return Err(Over::Error(why)),
-                Progress::Done { status: 200..300, used } => {
+                Progress::Done {
+                    status: 200..300,
+                    used,
+                } => {
                     self.state = State::Body;
                     self.heard(&buffer[used..got], got - used, view);
                     return self.read_body(token, read_closed, view);
@@ -356,7 +387,9 @@ impl Listener {
                 Err(_) => return Err(Over::Closed),
             }
         }
-        let again = view.registry.reregister(&mut self.socket, token, Interest::READABLE);
+        let again = view
+            .registry
+            .reregister(&mut self.socket, token, Interest::READABLE);
         again.map_err(|error| Over::Error(error.to_string()))
     }
 
@@ -381,16 +414,25 @@ impl Listener {
         }
     }
 
-    /// For one that never reads: has the server closed or reset it?
-    fn was_let_go(&self) -> bool {
-        if !matches!((&self.ear, &self.state), (Ear::Stall, State::Body)) {
-            return false;
-        }
-        let over = PollFlags::POLLRDHUP | PollFlags::POLLHUP | PollFlags::POLLERR;
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLRDHUP)];
-        let ready = poll(&mut fds, PollTimeout::ZERO);
-        ready.is_ok() && fds[0].revents().is_some_and(|events| events.intersects(over))
+    fn never_reads(&self) -> bool {
+        matches!((&self.ear, &self.state), (Ear::Stall, State::Body))
     }
+}
+
+/// Of those who never read: how many has the server closed or reset? Asked without reading a byte.
+fn let_go(listeners: &[Listener]) -> usize {
+    let Ok(epoll) = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC) else {
+        return 0;
+    };
+    let stalled: Vec<&Listener> = listeners
+        .iter()
+        .filter(|listener| listener.never_reads())
+        .collect();
+    for listener in &stalled {
+        let _ = epoll.add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLRDHUP, 0));
+    }
+    let mut events = vec![EpollEvent::empty(); stalled.len().max(1)];
+    epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0)
 }
 
 impl Tally {

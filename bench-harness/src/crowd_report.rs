@@ -131,14 +131,25 @@ impl Report {
 /// The value at a quantile of a sorted slice (nearest rank); the default when there is none.
 pub(crate) fn at<T: Copy + Default>(sorted: &[T], quantile: f64) -> T {
     let last = sorted.len().saturating_sub(1) as f64;
-    sorted.get((last * quantile).ceil() as usize).copied().unwrap_or_default()
+    sorted
+        .get((last * quantile).ceil() as usize)
+        .copied()
+        .unwrap_or_default()
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { tally: t, latency_ms: l, .. } = self;
+        let Report {
+            tally: t,
+            latency_ms: l,
+            ..
+        } = self;
         let seen = &t.seen;
-        writeln!(out, "listeners   {} asked, {} served in {:.1} s", self.asked, t.served, self.ramp_seconds)?;
+        writeln!(
+            out,
+            "listeners   {} asked, {} served in {:.1} s",
+            self.asked, t.served, self.ramp_seconds
+        )?;
         writeln!(
             out,
             "failed      {} refused, {} rejected, {} closed, {} errors, {} timed out, {} silent",
@@ -148,7 +159,11 @@ impl fmt::Display for Report {
             writeln!(out, "            first: {error}")?;
         }
         if self.stalled > 0 {
-            writeln!(out, "stalled     {} never read, {} of them closed", self.stalled, t.stalled_closed)?;
+            writeln!(
+                out,
+                "stalled     {} never read, {} of them closed",
+                self.stalled, t.stalled_closed
+            )?;
         }
         writeln!(
             out,
@@ -168,7 +183,11 @@ impl fmt::Display for Report {
             self.gap_ms_median, self.gap_ms_p99, self.gap_ms_max
         )?;
         match l.samples {
-            0 => writeln!(out, "latency     no stamps seen ({} listeners looked)", self.sampled)?,
+            0 => writeln!(
+                out,
+                "latency     no stamps seen ({} listeners looked)",
+                self.sampled
+            )?,
             _ => writeln!(
                 out,
                 "latency     p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} max {:.1} ms ({} groups, {} listeners)",

@@ -17,7 +17,7 @@ pub(crate) enum Event {
     /// The measured window closes now.
     End,
     /// A crowd's result.
-    Crowd { report: crate::crowd::Report },
+    Crowd { report: Box<crate::crowd::Report> },
     /// A source's result.
     Source { report: crate::source::Report },
 }

@@ -13,7 +13,7 @@ pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
 /// `http://HOST[:PORT]/PATH`; nothing else is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url {
+pub(crate) struct Url {
     authority: String,
     path: String,
 }
@@ -22,14 +22,19 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Url, String> {
-        let rest = text.strip_prefix("http://").ok_or("expected http://HOST[:PORT]/PATH")?;
+        let rest = text
+            .strip_prefix("http://")
+            .ok_or("expected http://HOST[:PORT]/PATH")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let clean = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if authority.is_empty() || !clean(text) {
             return Err("expected http://HOST[:PORT]/PATH, without spaces".into());
         }
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Url { authority: authority.into(), path: path.into() })
+        Ok(Url {
+            authority: authority.into(),
+            path: path.into(),
+        })
     }
 }
 
@@ -42,15 +47,29 @@ impl std::fmt::Display for Url {
 impl Url {
     /// A mount on an address of this machine.
     pub(crate) fn local(address: SocketAddr, path: &str) -> Url {
-        Url { authority: address.to_string(), path: path.into() }
+        Url {
+            authority: address.to_string(),
+            path: path.into(),
+        }
     }
 
     /// The first address of the host; port 80 unless given.
     pub(crate) fn address(&self) -> Result<SocketAddr, Error> {
-        let has_port = self.authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let target = if has_port { self.authority.clone() } else { format!("{}:80", self.authority) };
-        let mut found = target.to_socket_addrs().doing(|| format!("cannot resolve {target}"))?;
-        found.next().ok_or_else(|| Error::Failed(format!("{target} has no address")))
+        let has_port = self
+            .authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let target = if has_port {
+            self.authority.clone()
+        } else {
+            format!("{}:80", self.authority)
+        };
+        let mut found = target
+            .to_socket_addrs()
+            .doing(|| format!("cannot resolve {target}"))?;
+        found
+            .next()
+            .ok_or_else(|| Error::Failed(format!("{target} has no address")))
     }
 
     /// A listener's request. HTTP/1.0, so that the body comes without chunk framing.
@@ -63,7 +82,10 @@ impl Url {
     pub(crate) fn put(&self, method: Method, content_type: &str, login: Option<(&str, &str)>) -> String {
         let Url { authority, path } = self;
         let auth = login.map(|(user, password)| {
-            format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{user}:{password}")))
+            format!(
+                "Authorization: Basic {}\r\n",
+                STANDARD.encode(format!("{user}:{password}"))
+            )
         });
         let (verb, version, expect) = match method {
             Method::Put => ("PUT", "1.1", "Expect: 100-continue\r\n"),
@@ -79,7 +101,7 @@ impl Url {
 
 /// How a source announces itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Method {
+pub(crate) enum Method {
     /// `PUT`, HTTP/1.1, `Expect: 100-continue`
     Put,
     /// `SOURCE`, HTTP/1.0, as older source clients do
@@ -131,13 +153,19 @@ impl Head {
         if header(&head, "transfer-encoding").is_some() {
             return Progress::Bad("chunked body in answer to an HTTP/1.0 request".into());
         }
-        Progress::Done { status, used: end - before }
+        Progress::Done {
+            status,
+            used: end - before,
+        }
     }
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
-    fields.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    fields
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+        .next()
 }
 
 #[cfg(test)]
@@ -150,7 +178,10 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        assert_eq!(url("http://127.0.0.1:8000/a.ts").to_string(), "http://127.0.0.1:8000/a.ts");
+        assert_eq!(
+            url("http://127.0.0.1:8000/a.ts").to_string(),
+            "http://127.0.0.1:8000/a.ts"
+        );
         assert_eq!(url("http://127.0.0.1").address().unwrap().port(), 80);
         assert_eq!(url("http://[::1]:81/x").address().unwrap().port(), 81);
         for bad in ["https://h/", "h/x", "http://", "http://a/ b", "http://a/\r\nX: y"] {
@@ -163,7 +194,10 @@ mod tests {
         let head = url("http://h:1/m").put(Method::Put, "video/mp2t", Some(("source", "pw")));
         assert!(head.starts_with("PUT /m HTTP/1.1\r\nHost: h:1\r\n"), "{head}");
         assert!(head.contains("Authorization: Basic c291cmNlOnB3\r\n"), "{head}");
-        assert!(head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(
+            head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
     }
 
     #[test]

@@ -5,7 +5,25 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cli;
+pub mod error;
 pub mod stamp;
 pub mod ts;
-pub mod error;
+
+mod compare;
+mod crowd;
+mod crowd_report;
+mod events;
+mod floor_server;
+mod http;
+mod join;
+mod join_scan;
+mod launch;
+mod measure;
+mod pace;
+mod procfs;
+mod progress;
+mod servers;
+mod source;
 mod stop;
+mod table;

@@ -12,7 +12,11 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(kbps: u32, group_bytes: usize, tick: Duration) -> Pace {
-        Pace { bits_per_group: 8 * group_bytes as u128, bits_per_second: 1000 * u128::from(kbps), tick }
+        Pace {
+            bits_per_group: 8 * group_bytes as u128,
+            bits_per_second: 1000 * u128::from(kbps),
+            tick,
+        }
     }
 
     /// The tick at or after the moment when group `n` is due by the rate alone, since the start.
@@ -33,6 +37,8 @@ mod tests {
         let groups_per_hour = 2_000_000 * 3_600 / (8 * 1_316);
         let end = pace.due(groups_per_hour);
         assert!(end > Duration::from_secs(3_599) && end <= Duration::from_millis(3_600_010));
-        assert!((0..1_000).all(|n| pace.due(n).as_millis() % 10 == 0 && pace.due(n) <= pace.due(n + 1)));
+        assert!(
+            (0..1_000).all(|n| pace.due(n).as_millis().is_multiple_of(10) && pace.due(n) <= pace.due(n + 1))
+        );
     }
 }

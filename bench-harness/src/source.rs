@@ -23,7 +23,7 @@ const GROUPS_PER_WRITE: usize = 256;
 
 /// What the stream is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// MPEG transport stream with join points
     Ts,
     /// Stamped blocks without a container
@@ -92,7 +92,9 @@ pub(crate) fn run(
     }
     report.seconds = start.elapsed().as_secs_f64();
     report.kbps = report.bytes as f64 * 8.0 / 1000.0 / report.seconds;
-    teller.tell(&Event::Source { report: report.clone() });
+    teller.tell(&Event::Source {
+        report: report.clone(),
+    });
     Ok(report)
 }
 
@@ -102,7 +104,9 @@ fn ms(time: Duration) -> f64 {
 
 /// µs since the Unix epoch.
 pub(crate) fn wall_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
 }
 
 /// The maker of groups of either kind.
@@ -129,7 +133,15 @@ impl Groups {
             Groups::Ts(mux) => out.extend(mux.group(at_us, due_us)),
             Groups::Raw { stream, seq } => {
                 let mut group = [*seq as u8; GROUP];
-                stamp::write(&mut group, 0, Stamp { stream: *stream, seq: *seq, due_us });
+                stamp::write(
+                    &mut group,
+                    0,
+                    Stamp {
+                        stream: *stream,
+                        seq: *seq,
+                        due_us,
+                    },
+                );
                 *seq += 1;
                 out.extend(group);
             }
@@ -145,14 +157,21 @@ fn connect(plan: &Plan) -> Result<TcpStream, Error> {
         Kind::Ts => "video/mp2t",
         Kind::Raw => "application/octet-stream",
     };
-    let login = plan.password.as_deref().map(|password| (plan.user.as_str(), password));
+    let login = plan
+        .password
+        .as_deref()
+        .map(|password| (plan.user.as_str(), password));
     let head = plan.url.put(plan.method, content_type, login);
     socket
         .set_nodelay(true)
         .and_then(|()| socket.set_write_timeout(Some(PATIENCE)))
         .and_then(|()| socket.write_all(head.as_bytes()))
         .doing(|| format!("cannot send the request to {}", plan.url))?;
-    let wait = if plan.method == Method::Put { EXPECT_WAIT } else { PATIENCE };
+    let wait = if plan.method == Method::Put {
+        EXPECT_WAIT
+    } else {
+        PATIENCE
+    };
     await_answer(&mut socket, plan, wait)?;
     Ok(socket)
 }
@@ -164,21 +183,33 @@ fn await_answer(socket: &mut TcpStream, plan: &Plan, wait: Duration) -> Result<(
     let mut head = Head::default();
     let mut buffer = [0; 1024];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(left)).doing(|| format!("cannot wait for {url}"))?;
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        socket
+            .set_read_timeout(Some(left))
+            .doing(|| format!("cannot wait for {url}"))?;
         match socket.read(&mut buffer) {
-            Ok(0) => return Err(Error::Failed(format!("{url}: closed without an answer to the source"))),
+            Ok(0) => {
+                return Err(Error::Failed(format!(
+                    "{url}: closed without an answer to the source"
+                )));
+            }
             Ok(n) => match head.feed(&buffer[..n]) {
                 Progress::More => {}
                 Progress::Done { status: 100..300, .. } => return Ok(()),
                 Progress::Done { status, .. } => {
-                    return Err(Error::Failed(format!("{url}: expected 100 or 200 for the source, got {status}")));
+                    return Err(Error::Failed(format!(
+                        "{url}: expected 100 or 200 for the source, got {status}"
+                    )));
                 }
                 Progress::Bad(why) => return Err(Error::Failed(format!("{url}: {why}"))),
             },
             Err(error) if is_timeout(&error) && plan.method == Method::Put => return Ok(()),
             Err(error) if is_timeout(&error) => {
-                return Err(Error::Failed(format!("{url}: no answer to the source within {wait:?}")));
+                return Err(Error::Failed(format!(
+                    "{url}: no answer to the source within {wait:?}"
+                )));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error).doing(|| format!("no answer from {url}")),
@@ -193,7 +224,11 @@ fn is_timeout(error: &std::io::Error) -> bool {
 fn send(socket: &mut TcpStream, bytes: &[u8], plan: &Plan) -> Result<(), Error> {
     socket.write_all(bytes).map_err(|error| {
         let late = is_timeout(&error);
-        let why = if late { format!("took no bytes for {PATIENCE:?}") } else { error.to_string() };
+        let why = if late {
+            format!("took no bytes for {PATIENCE:?}")
+        } else {
+            error.to_string()
+        };
         Error::Failed(format!("{}: the server let go of its source: {why}", plan.url))
     })
 }

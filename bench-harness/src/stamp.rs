@@ -58,7 +58,9 @@ pub fn write(group: &mut [u8], at: usize, stamp: Stamp) {
 }
 
 fn fnv(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
+    bytes.iter().fold(state, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
+    })
 }
 
 /// What a scanner has seen so far. A perfect listener has zeros in all but `groups` and `lead_in`.
@@ -176,7 +178,11 @@ impl Scanner {
 
     fn head(&mut self, left: usize, available: usize) -> usize {
         let used = left.min(available);
-        self.at = if used == left { At::Block { expected: true } } else { At::Head { left: left - used } };
+        self.at = if used == left {
+            At::Block { expected: true }
+        } else {
+            At::Head { left: left - used }
+        };
         used
     }
 
@@ -220,17 +226,25 @@ impl Scanner {
         };
         self.have = 0;
         self.locked = true;
-        self.at = At::Body { left, hash: fnv(FNV_OFFSET, &self.block[HASHED_FROM..HASHED_TO]) };
+        self.at = At::Body {
+            left,
+            hash: fnv(FNV_OFFSET, &self.block[HASHED_FROM..HASHED_TO]),
+        };
     }
 
     fn body(&mut self, left: usize, hash: u64, bytes: &[u8]) -> usize {
         let used = left.min(bytes.len());
-        self.at = At::Body { left: left - used, hash: fnv(hash, &bytes[..used]) };
+        self.at = At::Body {
+            left: left - used,
+            hash: fnv(hash, &bytes[..used]),
+        };
         used
     }
 
     fn close_group(&mut self, hash: u64, whole: &mut impl FnMut(Stamp)) {
-        self.at = At::Head { left: usize::from(self.u16_at(14)) };
+        self.at = At::Head {
+            left: usize::from(self.u16_at(14)),
+        };
         if self.u16_at(14) == 0 {
             self.at = At::Block { expected: true };
         }
@@ -238,7 +252,11 @@ impl Scanner {
             self.seen.corrupt += 1;
             return;
         }
-        let stamp = Stamp { stream: self.u32_at(8), seq: self.u64_at(16), due_us: self.u64_at(24) };
+        let stamp = Stamp {
+            stream: self.u32_at(8),
+            seq: self.u64_at(16),
+            due_us: self.u64_at(24),
+        };
         self.count_order(stamp);
         self.seen.groups += 1;
         whole(stamp);
@@ -279,7 +297,15 @@ mod tests {
     fn stream(count: u64, len: usize, at: usize) -> Vec<Vec<u8>> {
         let group = |seq: u64| {
             let mut bytes = vec![seq as u8; len];
-            write(&mut bytes, at, Stamp { stream: 7, seq, due_us: 1_000 * seq });
+            write(
+                &mut bytes,
+                at,
+                Stamp {
+                    stream: 7,
+                    seq,
+                    due_us: 1_000 * seq,
+                },
+            );
             bytes
         };
         (0..count).map(group).collect()
@@ -296,7 +322,14 @@ mod tests {
         let (seen, stamps) = scan([stream(9, 1316, 10).concat().as_slice()].into_iter());
         assert!(seen.is_perfect());
         assert_eq!((seen.groups, seen.lead_in), (9, 10));
-        assert_eq!(stamps[8], Stamp { stream: 7, seq: 8, due_us: 8_000 });
+        assert_eq!(
+            stamps[8],
+            Stamp {
+                stream: 7,
+                seq: 8,
+                due_us: 8_000
+            }
+        );
     }
 
     #[test]
@@ -320,7 +353,10 @@ mod tests {
         let mut bytes = stream(9, 1316, 10).concat();
         bytes.remove(4_000);
         let (seen, _) = scan([bytes.as_slice()].into_iter());
-        assert!(seen.corrupt == 1 && seen.breaks == 1 && seen.missing >= 1, "{seen:?}");
+        assert!(
+            seen.corrupt == 1 && seen.breaks == 1 && seen.missing >= 1,
+            "{seen:?}"
+        );
     }
 
     #[test]
@@ -335,7 +371,15 @@ mod tests {
     fn a_restarted_source_is_a_restart() {
         let mut bytes = stream(3, 500, 0).concat();
         let mut group = vec![0; 500];
-        write(&mut group, 0, Stamp { stream: 8, seq: 0, due_us: 5 });
+        write(
+            &mut group,
+            0,
+            Stamp {
+                stream: 8,
+                seq: 0,
+                due_us: 5,
+            },
+        );
         bytes.extend(group);
         let (seen, _) = scan([bytes.as_slice()].into_iter());
         assert_eq!((seen.restarts, seen.repeated, seen.missing), (1, 0, 0));

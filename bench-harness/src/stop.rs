@@ -29,6 +29,10 @@ impl Stop {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.asked() { Err(Error::Interrupted) } else { Ok(()) }
+        if self.asked() {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 }

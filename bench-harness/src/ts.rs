@@ -62,7 +62,15 @@ impl Lane {
 impl Mux {
     /// A stream with the id `stream` and a random-access point every `gop_us` µs.
     pub fn new(stream: u32, gop_us: u64) -> Mux {
-        Mux { stream, seq: 0, gop_us, next_frame: 0, next_gop: 0, next_tables: 0, counters: [0; 4] }
+        Mux {
+            stream,
+            seq: 0,
+            gop_us,
+            next_frame: 0,
+            next_gop: 0,
+            next_tables: 0,
+            counters: [0; 4],
+        }
     }
 
     /// The next group. `at_us`: time since the start of the stream (PCR, PTS); `due_us`: wall clock for the stamp.
@@ -85,7 +93,15 @@ impl Mux {
             left -= 1;
         }
         (0..left).for_each(|_| self.header(next(), Lane::Video, false, 0x10));
-        stamp::write(&mut group, STAMP_AT, Stamp { stream: self.stream, seq: self.seq, due_us });
+        stamp::write(
+            &mut group,
+            STAMP_AT,
+            Stamp {
+                stream: self.stream,
+                seq: self.seq,
+                due_us,
+            },
+        );
         self.seq += 1;
         group
     }
@@ -177,8 +193,16 @@ fn section(table: u8, body: &[u8]) -> Vec<u8> {
 
 /// CRC-32/MPEG-2 (ISO/IEC 13818-1 Annex A): over a section and its CRC it gives 0.
 fn crc32_mpeg(bytes: &[u8]) -> u32 {
-    let bit = |crc: u32| if crc >> 31 == 1 { crc << 1 ^ 0x04c1_1db7 } else { crc << 1 };
-    bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| bit(crc)))
+    let bit = |crc: u32| {
+        if crc >> 31 == 1 {
+            crc << 1 ^ 0x04c1_1db7
+        } else {
+            crc << 1
+        }
+    };
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| bit(crc))
+    })
 }
 
 #[cfg(test)]
@@ -189,7 +213,9 @@ mod tests {
 
     fn two_gops() -> Vec<u8> {
         let mut mux = Mux::new(1, 200_000);
-        (0..80).flat_map(|i| mux.group(i * 5_000, 1_000_000 + i * 5_000)).collect()
+        (0..80)
+            .flat_map(|i| mux.group(i * 5_000, 1_000_000 + i * 5_000))
+            .collect()
     }
 
     fn pid(packet: &[u8]) -> u16 {
@@ -217,7 +243,10 @@ mod tests {
         let joins: Vec<usize> = (0..packets.len()).filter(|i| rai(&packets[*i])).collect();
         assert_eq!(joins.len(), 2);
         for at in joins {
-            assert_eq!([pid(packets[at - 2]), pid(packets[at - 1]), pid(packets[at])], [0, PMT_PID, VIDEO_PID]);
+            assert_eq!(
+                [pid(packets[at - 2]), pid(packets[at - 1]), pid(packets[at])],
+                [0, PMT_PID, VIDEO_PID]
+            );
         }
     }
 
@@ -234,7 +263,10 @@ mod tests {
         let p = pcr(clock).map(u64::from);
         assert_eq!(p[0] << 25 | p[1] << 17 | p[2] << 9 | p[3] << 1 | p[4] >> 7, clock);
         let t = pts(clock).map(u64::from);
-        assert_eq!((t[0] >> 1 & 7) << 30 | t[1] << 22 | (t[2] >> 1) << 15 | t[3] << 7 | t[4] >> 1, clock);
+        assert_eq!(
+            (t[0] >> 1 & 7) << 30 | t[1] << 22 | (t[2] >> 1) << 15 | t[3] << 7 | t[4] >> 1,
+            clock
+        );
         assert_eq!((t[0] & 1, t[2] & 1, t[4] & 1, t[0] >> 4), (1, 1, 1, 2));
     }
 

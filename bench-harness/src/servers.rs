@@ -1,0 +1,220 @@
+//! How to start each server that is compared, with a configuration that does not hold it back.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, User};
+
+use crate::error::{Doing, Error};
+use crate::http::Url;
+use crate::launch::{Guard, Launch};
+use crate::stop::Stop;
+
+/// The mount that every server serves.
+pub(crate) const MOUNT: &str = "/bench.ts";
+/// How long a server may take until its port is open.
+const START_WAIT: Duration = Duration::from_secs(10);
+/// Sources log in with this name everywhere.
+pub(crate) const USER: &str = "source";
+/// From here a source takes its password, and the relay the one to ask for.
+pub(crate) const PASSWORD_ENV: &str = "RELAY_AUTH_SOURCE_PASSWORD";
+/// What runs an untrusting server when we are root, by preference.
+const PLAIN_USERS: [&str; 3] = ["icecast2", "icecast", "nobody"];
+
+/// A server under measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Floor,
+    Relay,
+    RelayMio,
+    Icecast,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Floor => "floor",
+            Kind::Relay => "relay",
+            Kind::RelayMio => "relay-mio",
+            Kind::Icecast => "icecast2",
+        }
+    }
+}
+
+/// What the servers' starts have in common.
+pub(crate) struct Setup<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) relay: Option<PathBuf>,
+    pub(crate) listeners: usize,
+    pub(crate) kbps: u32,
+    pub(crate) interval: Duration,
+    pub(crate) cpu: Option<usize>,
+}
+
+/// A server that answers on its port. Dropping it ends it.
+pub(crate) struct Server {
+    pub(crate) guard: Guard,
+    pub(crate) url: Url,
+    pub(crate) password: String,
+    pub(crate) log: PathBuf,
+}
+
+impl Setup<'_> {
+    pub(crate) fn start(&self, kind: Kind, stop: &Stop) -> Result<Server, Error> {
+        let address = free_port()?;
+        let password = random_password()?;
+        let log = self
+            .directory
+            .join(format!("{}-{}.log", kind.name(), address.port()));
+        let launch = match kind {
+            Kind::Floor => self.floor(address)?,
+            Kind::Relay => self.relay(address, &password, "auto")?,
+            Kind::RelayMio => self.relay(address, &password, "mio")?,
+            Kind::Icecast => self.icecast(address, &password)?,
+        };
+        let mut guard = launch.cpu(self.cpu).start(kind.name(), &log, false)?;
+        await_port(&mut guard, address, stop).map_err(|error| explain(error, &log))?;
+        Ok(Server {
+            guard,
+            url: Url::local(address, MOUNT),
+            password,
+            log,
+        })
+    }
+
+    fn floor(&self, address: SocketAddr) -> Result<Launch, Error> {
+        let launch = Launch::own("floor-server")?.flag("--listen", address);
+        Ok(launch.flag("--interval-ms", self.interval.as_millis()))
+    }
+
+    fn relay(&self, address: SocketAddr, password: &str, backend: &str) -> Result<Launch, Error> {
+        let relay = self.relay.clone().ok_or_else(|| {
+            Error::Failed("no relay binary: build it (cargo build --release) or name it with --relay".into())
+        })?;
+        let launch = Launch::new(relay)
+            .arg("run")
+            .flag("--listen", address)
+            .flag("--workers", 1)
+            .flag("--max-batch-delay", format!("{}ms", self.interval.as_millis()));
+        let launch = if backend == "auto" {
+            launch
+        } else {
+            launch.flag("--backend", backend)
+        };
+        Ok(launch.env(PASSWORD_ENV, password))
+    }
+
+    /// Icecast refuses root, so it becomes an ordinary user; its files are that user's alone.
+    fn icecast(&self, address: SocketAddr, password: &str) -> Result<Launch, Error> {
+        let program = find(&["/usr/bin/icecast2", "/usr/bin/icecast", "/usr/local/bin/icecast"])
+            .ok_or_else(|| Error::Failed("icecast2 is not installed (apt install icecast2)".into()))?;
+        let user = plain_user();
+        let home = self.directory.join(format!("icecast-{}", address.port()));
+        let config = home.join("icecast.xml");
+        let web = find(&[
+            "/usr/share/icecast2",
+            "/usr/share/icecast",
+            "/usr/local/share/icecast",
+        ]);
+        let xml = icecast_xml(self, address, password, &home, &web.unwrap_or_default())?;
+        fs::create_dir(&home)
+            .and_then(|()| fs::write(&config, ""))
+            .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
+            .and_then(|()| fs::write(&config, xml))
+            .and_then(|()| fs::set_permissions(self.directory, fs::Permissions::from_mode(0o711)))
+            .doing(|| format!("cannot write {}", config.display()))?;
+        if let Some(user) = &user {
+            let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+            let given = chown(&home, uid, gid).and_then(|()| chown(&config, uid, gid));
+            given.doing(|| format!("cannot give {} to {}", home.display(), user.name))?;
+        }
+        Ok(Launch::new(program)
+            .arg("-c")
+            .arg(config)
+            .user(user.map(|user| user.name)))
+    }
+}
+
+fn plain_user() -> Option<User> {
+    if !Uid::effective().is_root() {
+        return None;
+    }
+    PLAIN_USERS
+        .iter()
+        .find_map(|name| User::from_name(name).ok().flatten())
+}
+
+fn find(paths: &[&str]) -> Option<PathBuf> {
+    paths.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// Room for everyone, and a queue of at least 4 s (the default holds 2 s of 2 Mb/s and would drop listeners early).
+fn icecast_xml(
+    setup: &Setup<'_>,
+    address: SocketAddr,
+    password: &str,
+    home: &Path,
+    web: &Path,
+) -> Result<String, Error> {
+    let (clients, admin) = (setup.listeners + 100, random_password()?);
+    let queue = (u64::from(setup.kbps) * 125 * 4).max(4 << 20);
+    let (home, web, port, ip) = (home.display(), web.display(), address.port(), address.ip());
+    Ok(format!(
+        "<icecast>
+  <location>bench</location><admin>bench@localhost</admin><hostname>localhost</hostname>
+  <limits><clients>{clients}</clients><sources>2</sources><queue-size>{queue}</queue-size>
+    <client-timeout>30</client-timeout><header-timeout>15</header-timeout><source-timeout>30</source-timeout>
+    <burst-on-connect>1</burst-on-connect><burst-size>65535</burst-size></limits>
+  <authentication><source-password>{password}</source-password><relay-password>{admin}</relay-password>
+    <admin-user>admin</admin-user><admin-password>{admin}</admin-password></authentication>
+  <listen-socket><port>{port}</port><bind-address>{ip}</bind-address></listen-socket>
+  <fileserve>0</fileserve>
+  <paths><basedir>{web}</basedir><logdir>{home}</logdir><webroot>{web}/web</webroot>
+    <adminroot>{web}/admin</adminroot></paths>
+  <logging><accesslog>access.log</accesslog><errorlog>error.log</errorlog><loglevel>2</loglevel></logging>
+  <security><chroot>0</chroot></security>
+</icecast>
+"
+    ))
+}
+
+/// A port nobody has just now.
+fn free_port() -> Result<SocketAddr, Error> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no port on 127.0.0.1".into())?;
+    probe.local_addr().doing(|| "no port on 127.0.0.1".into())
+}
+
+fn random_password() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Failed(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn await_port(guard: &mut Guard, address: SocketAddr, stop: &Stop) -> Result<(), Error> {
+    let deadline = Instant::now() + START_WAIT;
+    while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
+        stop.check()?;
+        guard.must_run()?;
+        if Instant::now() > deadline {
+            return Err(Error::Failed(format!(
+                "nothing listens on {address} after {START_WAIT:?}"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Adds the end of a server's own words to an error.
+pub(crate) fn explain(error: Error, log: &Path) -> Error {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    if lines.is_empty() || matches!(error, Error::Interrupted) {
+        return error;
+    }
+    let lines: Vec<&str> = lines.into_iter().rev().collect();
+    Error::Failed(format!("{error}; its last words:\n  {}", lines.join("\n  ")))
+}
