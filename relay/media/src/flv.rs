@@ -28,6 +28,9 @@ const VIDEO: u8 = 9;
 const SCRIPT_AMF3: u8 = 15;
 const SCRIPT: u8 = 18;
 
+/// First bytes that are looked at while searching.
+const CANDIDATES: [u8; 4] = [AUDIO, VIDEO, SCRIPT, b'F'];
+
 /// Scanner state for FLV.
 #[derive(Debug)]
 pub(crate) struct Flv {
@@ -81,6 +84,9 @@ impl Default for Flv {
 
 impl Parser for Flv {
     fn step(&mut self, data: &[u8], at: u64, found: &mut Found<'_>) -> Step {
+        if !self.synced && !CANDIDATES.contains(&data[0]) {
+            return self.hunt(data, found);
+        }
         need!(data, TAG_HEAD);
         if &data[..3] == b"FLV" {
             return self.file(data, at, found);
@@ -122,7 +128,7 @@ impl Flv {
 
     fn hunt(&mut self, data: &[u8], found: &mut Found<'_>) -> Step {
         found.stats.resyncs += u64::from(std::mem::replace(&mut self.synced, false));
-        found.skip(1 + until(&data[1..], &[AUDIO, VIDEO, SCRIPT, b'F']))
+        found.skip(1 + until(&data[1..], &CANDIDATES))
     }
 
     fn tag(&mut self, data: &[u8], size: usize, at: u64, found: &mut Found<'_>) -> Step {

@@ -19,7 +19,8 @@ const TRACKS_MAX: usize = 16;
 /// Scanner state for fragmented MP4.
 #[derive(Default, Debug)]
 pub(crate) struct Mp4 {
-    hunting: bool,
+    /// Following the boxes; else searching for one that begins something.
+    synced: bool,
     /// `ftyp`, as long as no `moov` has followed.
     opening: Vec<u8>,
     has_header: bool,
@@ -49,7 +50,7 @@ impl Parser for Mp4 {
         need!(data, if wide { 16 } else { 8 });
         match head(data).filter(|head| self.is_believed(head)) {
             Some(head) => {
-                self.hunting = false;
+                self.synced = true;
                 self.top_level(head, data, at, found)
             }
             None => self.hunt(found),
@@ -60,19 +61,19 @@ impl Parser for Mp4 {
 impl Mp4 {
     /// While searching only the boxes that begin something are believed.
     fn is_believed(&self, head: &Head) -> bool {
-        let anchor = matches!(&head.kind, b"ftyp" | b"styp" | b"moov" | b"moof");
+        let anchor = matches!(&head.kind, b"ftyp" | b"styp" | b"moov" | b"moof" | b"sidx");
         let printable = head.kind.iter().all(|byte| (0x20..0x7F).contains(byte));
         let small = head.whole <= HEADER_MAX as u64;
         let large = matches!(&head.kind, b"mdat" | b"moov" | b"moof");
-        if self.hunting {
-            anchor && small
-        } else {
+        if self.synced {
             printable && (small || large)
+        } else {
+            anchor && small
         }
     }
 
     fn hunt(&mut self, found: &mut Found<'_>) -> Step {
-        found.stats.resyncs += u64::from(!std::mem::replace(&mut self.hunting, true));
+        found.stats.resyncs += u64::from(std::mem::replace(&mut self.synced, false));
         self.lead = None;
         found.skip(1)
     }

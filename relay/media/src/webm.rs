@@ -13,8 +13,11 @@ use crate::step::{Found, Parser, Step, need, until};
 /// An element larger than this, in bytes, is taken for garbage: it would hide the stream.
 const ELEMENT_MAX: u64 = 64 << 20;
 
-/// Video tracks remembered.
-const TRACKS_MAX: usize = 16;
+/// The same for elements other than blocks, which are small in a live stream.
+const SMALL_MAX: u64 = 1 << 20;
+
+/// Tracks remembered.
+const TRACKS_MAX: usize = 32;
 
 const EBML: u32 = 0x1A45_DFA3;
 const SEGMENT: u32 = 0x1853_8067;
@@ -40,11 +43,10 @@ const CRC: u32 = 0xBF;
 #[derive(Default, Debug)]
 pub(crate) struct WebM {
     phase: Phase,
-    hunting: bool,
+    /// Following the elements; else searching for a document or a cluster.
+    synced: bool,
     header: Vec<u8>,
-    has_tracks: bool,
-    /// Numbers of the video tracks.
-    video: Vec<u64>,
+    tracks: Vec<Track>,
     /// The cluster we are in, until its first video block has decided.
     cluster: Option<u64>,
     group: Option<Group>,
@@ -57,6 +59,12 @@ enum Phase {
     Outside,
     Header,
     Data,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    number: u64,
+    is_video: bool,
 }
 
 /// A block group being walked: a frame that refers to another one is not a key frame.
@@ -87,7 +95,7 @@ impl Element {
 impl Parser for WebM {
     fn step(&mut self, data: &[u8], at: u64, found: &mut Found<'_>) -> Step {
         self.end_group(at, found);
-        if self.hunting {
+        if !self.synced {
             return self.hunt(data, at, found);
         }
         match element(data) {
@@ -100,7 +108,7 @@ impl Parser for WebM {
 
 impl WebM {
     fn lost(&mut self, found: &mut Found<'_>) -> Step {
-        self.hunting = true;
+        self.synced = false;
         (self.cluster, self.group) = (None, None);
         found.stats.resyncs += 1;
         found.skip(1)
@@ -132,7 +140,7 @@ impl WebM {
         if !children.contains(&data[head]) {
             return found.skip(1);
         }
-        self.hunting = false;
+        self.synced = true;
         self.step(data, at, found)
     }
 
@@ -151,9 +159,10 @@ impl WebM {
             INFO | TRACKS | TAGS | CHAPTERS | ATTACHMENTS => {
                 return self.describe(element, whole, data, found);
             }
-            SIMPLE_BLOCK | BLOCK if self.cluster.is_some() => {
+            SIMPLE_BLOCK | BLOCK if self.phase == Phase::Data => {
                 return self.block(element, whole, data, at, found);
             }
+            SIMPLE_BLOCK | BLOCK => {}
             BLOCK_GROUP => {
                 self.group = Some(Group {
                     end: at + whole,
@@ -162,8 +171,10 @@ impl WebM {
                 });
                 return Step::Take(element.head as u64);
             }
-            REFERENCE_BLOCK => self.group.iter_mut().for_each(|group| group.refers = true),
-            id if !is_known(id) => return self.lost(found),
+            REFERENCE_BLOCK if whole <= SMALL_MAX => {
+                self.group.iter_mut().for_each(|group| group.refers = true);
+            }
+            id if !is_known(id) || whole > SMALL_MAX => return self.lost(found),
             _ => {}
         }
         Step::Take(whole)
@@ -177,6 +188,7 @@ impl WebM {
         need!(data, whole as usize);
         *self = WebM {
             phase: Phase::Header,
+            synced: true,
             header: data[..whole as usize].to_vec(),
             ..WebM::default()
         };
@@ -200,7 +212,10 @@ impl WebM {
             return Step::Take(whole);
         }
         if self.header.len() as u64 + whole > HEADER_MAX as u64 {
-            *self = WebM::default();
+            *self = WebM {
+                synced: true,
+                ..WebM::default()
+            };
             found.oversize();
             return Step::Take(whole);
         }
@@ -208,19 +223,18 @@ impl WebM {
         let bytes = &data[..whole as usize];
         self.header.extend_from_slice(bytes);
         if element.id == TRACKS {
-            self.has_tracks = true;
-            self.video = video_tracks(&bytes[element.head..]);
+            self.tracks = tracks(&bytes[element.head..]);
         }
         Step::Take(whole)
     }
 
     fn cluster(&mut self, element: Element, at: u64, found: &mut Found<'_>) -> Step {
-        if self.phase == Phase::Header && self.has_tracks {
+        if self.phase == Phase::Header && !self.tracks.is_empty() {
             self.phase = Phase::Data;
             found.header(at, &std::mem::take(&mut self.header), 0);
         }
         self.cluster = (self.phase == Phase::Data).then_some(at);
-        if self.video.is_empty()
+        if !self.tracks.iter().any(|track| track.is_video)
             && let Some(at) = self.cluster.take()
         {
             found.join(at, at + element.head as u64);
@@ -239,7 +253,10 @@ impl WebM {
         }
         need!(data, body + width + 3);
         let number = number(&data[body..body + width]);
-        if self.video.contains(&number) {
+        let Some(track) = self.tracks.iter().find(|track| track.number == number) else {
+            return self.lost(found);
+        };
+        if track.is_video {
             match &mut self.group {
                 Some(group) if element.id == BLOCK => group.is_video = true,
                 _ => self.decide(
@@ -346,16 +363,22 @@ fn children(mut body: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     })
 }
 
-/// The numbers of the video tracks.
-fn video_tracks(tracks: &[u8]) -> Vec<u64> {
+/// The tracks that a `Tracks` element describes.
+fn tracks(body: &[u8]) -> Vec<Track> {
     const VIDEO: u64 = 1;
     let integer = |entry: &[u8], wanted: u32| {
         let (_, bytes) = children(entry).find(|(id, bytes)| *id == wanted && bytes.len() <= 8)?;
         Some(bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
     };
-    children(tracks)
-        .filter(|(id, entry)| *id == TRACK_ENTRY && integer(entry, TRACK_TYPE) == Some(VIDEO))
-        .filter_map(|(_, entry)| integer(entry, TRACK_NUMBER))
+    children(body)
+        .filter(|(id, _)| *id == TRACK_ENTRY)
+        .filter_map(|(_, entry)| {
+            let is_video = integer(entry, TRACK_TYPE)? == VIDEO;
+            Some(Track {
+                number: integer(entry, TRACK_NUMBER)?,
+                is_video,
+            })
+        })
         .take(TRACKS_MAX)
         .collect()
 }
