@@ -1,0 +1,168 @@
+//! Carrying out what the machine wants.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use relay_seam::{Conn, Input, Machine, Output, Payload, Sent};
+
+use crate::clock;
+use crate::shore::{Offer, Shore};
+use crate::sockopt;
+use crate::wheel::{Phase, Wheel};
+
+/// Outputs carried out together; their sends go to the kernel in one call.
+const BATCH: usize = 256;
+
+/// What became of a send.
+enum Verdict {
+    Took(Sent),
+    Broke(i32),
+}
+
+impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
+    /// Asks for a batch and carries it out; `false` when nothing is wanted.
+    ///
+    /// Bounds go first and sends second, so that a `Close` of the same batch finds its last bytes sent and answered.
+    pub(crate) fn ask_and_act(&mut self) -> io::Result<bool> {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.extend(std::iter::from_fn(|| self.machine.poll(self.now)).take(BATCH));
+        let any = !batch.is_empty();
+        self.bound_all(&batch);
+        self.send_all(&batch)?;
+        for output in batch.drain(..) {
+            self.carry_out(output)?;
+        }
+        self.batch = batch;
+        Ok(any)
+    }
+
+    fn carry_out(&mut self, output: Output) -> io::Result<()> {
+        match output {
+            Output::Send { .. } | Output::Bound { .. } => Ok(()),
+            Output::Connect { token, host, port, timeout } => self.call(token, &host, port, timeout),
+            Output::Pause { conn } => self.pause(conn),
+            Output::Resume { conn } => self.resume(conn),
+            Output::Close { conn, how } => self.close(conn, how),
+            Output::HandOver(gift) => self.hand_over(gift),
+        }
+    }
+
+    fn pause(&mut self, conn: Conn) -> io::Result<()> {
+        if self.open_seat(conn).is_some() { self.shore.stop_reading(conn) } else { Ok(()) }
+    }
+
+    fn resume(&mut self, conn: Conn) -> io::Result<()> {
+        if self.open_seat(conn).is_some_and(|seat| !seat.fin) { self.shore.read(conn) } else { Ok(()) }
+    }
+
+    fn bound_all(&mut self, batch: &[Output]) {
+        for output in batch {
+            let Output::Bound { conn, send_buffer, unsent, user_timeout } = output else { continue };
+            let Some(seat) = self.open_seat(*conn) else { continue };
+            if sockopt::bound(&seat.fd, *send_buffer, *unsent, *user_timeout).is_err() {
+                self.stats.sockopt_failures.one();
+            }
+        }
+    }
+
+    /// Offers all sends of a batch, then says what became of each.
+    fn send_all(&mut self, batch: &[Output]) -> io::Result<()> {
+        let mut whom: Vec<(Conn, usize)> = Vec::new();
+        let mut offers: Vec<Offer<'_>> = Vec::new();
+        for output in batch {
+            let Output::Send { conn, payload } = output else { continue };
+            let bytes = bytes_of(&*self.machine, payload);
+            if let Some(seat) = self.seats.get(*conn).filter(|seat| matches!(seat.phase, Phase::Open)) {
+                offers.push(Offer { index: whom.len(), fd: seat.fd.as_raw_fd(), bytes });
+            }
+            whom.push((*conn, bytes.len()));
+        }
+        if whom.is_empty() {
+            return Ok(());
+        }
+        let mut results = vec![-libc::ENOTCONN; whom.len()];
+        // The offers borrow the machine: until the shore returns, nothing can change it. This is what keeps the
+        // ring's memory pinned while the kernel reads it.
+        self.shore.send(&offers, &mut results)?;
+        drop(offers);
+        self.now = clock::now();
+        whom.into_iter().zip(results).try_for_each(|((conn, len), result)| self.sent(conn, len, result))
+    }
+
+    fn sent(&mut self, conn: Conn, len: usize, result: i32) -> io::Result<()> {
+        self.stats.sends.one();
+        match verdict(len, result) {
+            Verdict::Took(how) => {
+                self.count(how, len);
+                if how != Sent::All {
+                    self.await_room(conn)?;
+                }
+                self.machine.handle(self.now, Input::Sent { conn, result: how });
+                Ok(())
+            }
+            Verdict::Broke(errno) => {eprintln!("BROKE {conn:?} {errno} len {len}");
+                self.stats.gone_sends.one();
+                self.machine.handle(self.now, Input::Sent { conn, result: Sent::Gone });
+                if self.open_seat(conn).is_some() { self.lost(conn, errno) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn count(&self, how: Sent, len: usize) {
+        match how {
+            Sent::All => self.stats.sent_bytes.add(len as u64),
+            Sent::Some(n) => {
+                self.stats.sent_bytes.add(u64::from(n));
+                self.stats.short_sends.one();
+            }
+            Sent::Full => self.stats.full_sends.one(),
+            Sent::Gone => {}
+        }
+    }
+
+    fn await_room(&mut self, conn: Conn) -> io::Result<()> {
+        let Some(seat) = self.open_seat(conn) else { return Ok(()) };
+        seat.wants_room = true;
+        self.shore.watch_room(conn)
+    }
+}
+
+fn bytes_of<'a, M: Machine + ?Sized>(machine: &'a M, payload: &'a Payload) -> &'a [u8] {
+    match payload {
+        Payload::Span(span) => machine.bytes(*span),
+        Payload::Own(bytes, from) => bytes.get(*from..).unwrap_or_default(),
+    }
+}
+
+/// `result` is what the kernel said: bytes taken, or `-errno`.
+fn verdict(len: usize, result: i32) -> Verdict {
+    match u32::try_from(result) {
+        Ok(n) if n as usize >= len => Verdict::Took(Sent::All),
+        Ok(0) => Verdict::Took(Sent::Full),
+        Ok(n) => Verdict::Took(Sent::Some(n)),
+        // No memory, or a signal: nothing was taken, and there may be room in a moment.
+        Err(_) if matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => {
+            Verdict::Took(Sent::Full)
+        }
+        Err(_) => Verdict::Broke(-result),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_answers_are_understood() {
+        let took = |len, result| match verdict(len, result) {
+            Verdict::Took(how) => Ok(how),
+            Verdict::Broke(errno) => Err(errno),
+        };
+        assert_eq!(took(10, 10), Ok(Sent::All));
+        assert_eq!(took(0, 0), Ok(Sent::All));
+        assert_eq!(took(10, 9), Ok(Sent::Some(9)));
+        assert_eq!(took(10, 0), Ok(Sent::Full));
+        assert_eq!(took(10, -libc::EAGAIN), Ok(Sent::Full));
+        assert_eq!(took(10, -libc::EPIPE), Err(libc::EPIPE));
+    }
+}

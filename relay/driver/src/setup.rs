@@ -1,0 +1,54 @@
+//! What a driver is given at its start.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use relay_ring::Bell;
+
+use crate::stats::SharedStats;
+
+/// Takes over an open connection, nonblocking, with the bytes that were read from it so far.
+/// Called on the driver's thread: it must not wait.
+pub type HandoverFn = Box<dyn FnMut(TcpStream, Vec<u8>) + Send>;
+
+/// What a driver is given at its start; [`Setup::new`] has the defaults.
+pub struct Setup {
+    /// Sockets to accept from, made by [`crate::bind`].
+    pub listeners: Vec<TcpListener>,
+    /// The machine's bell: the driver sleeps on its descriptor and says [`relay_seam::Input::Woken`].
+    pub bell: Bell,
+    /// Most connections held at once; more are closed as they are accepted, with a counter. Default 65,536.
+    pub max_conns: u32,
+    /// Bytes of one receive buffer. Default 16 KiB.
+    pub recv_buffer_bytes: u32,
+    /// How many receive buffers a driver has (io_uring), rounded up to a power of two. Default 256.
+    pub recv_buffers: u16,
+    /// Where connections go that the data plane does not serve.
+    pub handover: HandoverFn,
+    /// Run on this CPU only. Default none.
+    pub pin_to_cpu: Option<usize>,
+    /// Submission queue entries (io_uring). Default 512.
+    pub sq_entries: u32,
+    /// Completion queue entries (io_uring). Default 8,192.
+    pub cq_entries: u32,
+    /// Where the driver counts; other threads may read it at any time.
+    pub stats: Arc<SharedStats>,
+}
+
+impl Setup {
+    /// The defaults.
+    pub fn new(listeners: Vec<TcpListener>, bell: Bell, handover: HandoverFn) -> Self {
+        Self {
+            listeners,
+            bell,
+            max_conns: 65_536,
+            recv_buffer_bytes: 16 * 1024,
+            recv_buffers: 256,
+            handover,
+            pin_to_cpu: None,
+            sq_entries: 512,
+            cq_entries: 8192,
+            stats: Arc::default(),
+        }
+    }
+}
