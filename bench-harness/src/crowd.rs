@@ -121,7 +121,7 @@ pub(crate) fn run(
     let cpu = cpu_seconds() - cpu;
     let report = crowd.report(crowd.now - from, ramped, cpu);
     teller.tell(&Event::Crowd {
-        report: report.clone(),
+        report: Box::new(report.clone()),
     });
     Ok(report)
 }

@@ -1,0 +1,9 @@
+//! The program from outside: against servers in the test that behave, and against some that do not.
+
+#![allow(clippy::unwrap_used)]
+
+mod compare;
+mod join;
+mod listeners;
+mod source;
+mod world;
