@@ -10,9 +10,14 @@
 //! | no credentials (libshout asks like this first), malformed ones, wrong ones | 401 with `WWW-Authenticate` |
 //! | a path that names no mount | 400 |
 //! | no `Content-Type` | accepted; the stream's own bytes say what it is (Icecast 2.4 would say 403) |
-//! | `Expect: 100-continue` | [`CONTINUE`], then [`ACCEPTED`], at once and together, as Icecast does |
+//! | admitted, `Expect: 100-continue` | [`CONTINUE`] first |
+//! | admitted, a body that runs until the source closes | [`ACCEPTED`] at once: libshout and VLC wait for it |
+//! | admitted, a chunked or counted body | [`COMPLETE`] when it is complete, as HTTP wants it |
 //!
-//! The body may be chunked, counted, or run until the source closes.
+//! Tried with ffmpeg 5.1 (`icecast://`, legacy and not, and `-method PUT`), VLC 3.0 with libshout 2.4, curl 7.88.
+//! Two things to know about them: ffmpeg never reads the [`ACCEPTED`] of a `SOURCE`, so its kernel ends the
+//! connection with a reset that is no fault; and unless told otherwise ffmpeg calls everything `audio/mpeg`, so the
+//! stream's own bytes are a better witness than the `Content-Type`.
 
 use std::net::IpAddr;
 
@@ -36,9 +41,12 @@ pub const PASSWORD_VARIABLE: &str = "RELAY_AUTH_SOURCE_PASSWORD";
 /// Said to a source that waits for it. ffmpeg reads this one and starts to send.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Said to every accepted source, to the byte what Icecast 2.4 says: without a length, because the exchange ends
-/// with the connection. libshout and VLC wait for it; ffmpeg and curl pass over it.
+/// Said to a source without framing, to the byte what Icecast 2.4 says: without a length, because the exchange
+/// ends with the connection.
 pub const ACCEPTED: &[u8] = b"HTTP/1.0 200 OK\r\n\r\n";
+
+/// Said to a source with framing when its body is complete.
+pub const COMPLETE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 const CONTINUE_AND_ACCEPTED: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n\r\n";
 
@@ -56,12 +64,22 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// The exact bytes to answer with, once the mount has been found free.
+    /// The exact bytes to answer with at once, when the mount has been found free; may be empty.
     pub fn reply(&self) -> &'static [u8] {
-        if self.reply_continue {
-            CONTINUE_AND_ACCEPTED
+        match (self.reply_continue, self.body) {
+            (true, Body::UntilClose) => CONTINUE_AND_ACCEPTED,
+            (false, Body::UntilClose) => ACCEPTED,
+            (true, _) => CONTINUE,
+            (false, _) => b"",
+        }
+    }
+
+    /// The exact bytes to answer with when the body is complete; may be empty.
+    pub fn reply_at_end(&self) -> &'static [u8] {
+        if self.body == Body::UntilClose {
+            b""
         } else {
-            ACCEPTED
+            COMPLETE
         }
     }
 }
@@ -190,11 +208,16 @@ impl Push {
         self.stats.count(bytes.len(), payload);
         self.pace.came(now, bytes.len());
         fed.map(|()| Progress {
-            finished: self.unframe.finished(),
+            finished: self.finished(),
         })
     }
 
-    /// The source will send no more.
+    /// Whether the body is complete.
+    pub fn finished(&self) -> bool {
+        self.unframe.finished()
+    }
+
+    /// The source will send no more. A reset of the connection may be read as the same.
     ///
     /// # Errors
     ///
@@ -334,32 +357,70 @@ mod tests {
         admit_with(text, &config())
     }
 
+    /// Heads as the clients sent them; the password is "hackme".
+    const AUTH: &str = "Authorization: Basic c291cmNlOmhhY2ttZQ==\r\n";
+
     #[test]
     fn what_ffmpeg_sends_is_admitted() {
         let a = admit(&format!(
-            "PUT /eclipse.ts HTTP/1.1\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\nExpect: 100-continue\r\n\
+            "PUT /a.ts HTTP/1.1\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\nExpect: 100-continue\r\n\
              Connection: close\r\nHost: 127.0.0.1:8000\r\nContent-Type: video/mp2t\r\nIcy-MetaData: 1\r\n\
-             Ice-Name: Eclipse\r\nIce-Public: 0\r\n{}\r\n",
-            login("source", "hackme")
+             Ice-Name: Eclipse\r\nIce-Public: 0\r\n{AUTH}\r\n"
         ))
         .unwrap();
-        assert_eq!((a.mount.as_str(), a.body), ("/eclipse.ts", Body::UntilClose));
+        assert_eq!((a.mount.as_str(), a.body), ("/a.ts", Body::UntilClose));
         assert_eq!(a.properties.name.as_deref(), Some("Eclipse"));
         assert_eq!(a.reply(), b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n\r\n");
+
+        let legacy = admit(&format!(
+            "SOURCE /b.ts HTTP/1.1\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\nConnection: close\r\n\
+             Host: 127.0.0.1:8000\r\nContent-Type: audio/mpeg\r\nIcy-MetaData: 1\r\nIce-Public: 0\r\n{AUTH}\r\n"
+        ));
+        assert_eq!(legacy.map(|a| a.reply()), Ok(ACCEPTED));
+
+        let put = "PUT /c.ts HTTP/1.1\r\nTransfer-Encoding: chunked\r\nUser-Agent: Lavf/59.27.100\r\nAccept: */*\r\n\
+                   Connection: close\r\nHost: 127.0.0.1:8000\r\nIcy-MetaData: 1\r\n";
+        assert_eq!(admit(&format!("{put}Expect: 100-continue\r\n\r\n")), Err(401));
+        let a = admit(&format!("{put}{AUTH}\r\n")).unwrap();
+        assert_eq!(
+            (a.body, a.reply(), a.reply_at_end()),
+            (Body::Chunked, &b""[..], COMPLETE)
+        );
     }
 
     #[test]
-    fn what_libshout_sends_is_challenged_and_then_admitted() {
-        let challenge = "SOURCE /vlc.ogg HTTP/1.0\r\nHost: h:8000\r\nContent-Type: application/ogg\r\n\
-                         Content-Length: 0\r\nConnection: Keep-Alive\r\nice-public: 0\r\n\r\n";
-        assert_eq!(admit(challenge), Err(401));
-        let a = admit(&format!(
-            "SOURCE /vlc.ogg HTTP/1.0\r\n{}Host: h:8000\r\nContent-Type: application/ogg\r\nice-public: 0\r\n\
-             ice-name: VLC\r\n\r\n",
-            login("source", "hackme")
-        ))
-        .unwrap();
+    fn what_vlc_sends_is_challenged_and_then_admitted() {
+        let fields = "Host: 127.0.0.1:8000\r\nUser-Agent: VLC media player 3.0.24\r\nContent-Type: application/ogg\r\n\
+                      ice-public: 0\r\nice-name: VLC media player - Live stream\r\nice-genre: Alternative\r\n";
+        // libshout asks without credentials first, by PUT where `Allow` names it, else by SOURCE.
+        let challenge = "Content-Length: 0\r\nConnection: Keep-Alive\r\n\r\n";
+        assert_eq!(
+            admit(&format!("PUT /vlc.ogg HTTP/1.1\r\n{fields}{challenge}")),
+            Err(401)
+        );
+        assert_eq!(
+            admit(&format!("SOURCE /vlc.ogg HTTP/1.0\r\n{fields}{challenge}")),
+            Err(401)
+        );
+
+        let a = admit(&format!("SOURCE /vlc.ogg HTTP/1.0\r\n{AUTH}{fields}\r\n")).unwrap();
         assert_eq!((a.reply(), a.body), (ACCEPTED, Body::UntilClose));
+        let put = format!("PUT /vlc.ogg HTTP/1.1\r\n{AUTH}{fields}Expect: 100-continue\r\n\r\n");
+        assert_eq!(admit(&put).map(|a| a.reply()), Ok(CONTINUE_AND_ACCEPTED));
+    }
+
+    #[test]
+    fn what_curl_sends_is_admitted_and_answered_at_its_end() {
+        let fields = format!("Host: 127.0.0.1:8000\r\n{AUTH}User-Agent: curl/7.88.1\r\nAccept: */*\r\n");
+        for (framing, body) in [
+            ("Content-Length: 300000", Body::Length(300_000)),
+            ("Transfer-Encoding: chunked", Body::Chunked),
+        ] {
+            let text = format!("PUT /d.ts HTTP/1.1\r\n{fields}{framing}\r\nExpect: 100-continue\r\n\r\n");
+            let a = admit(&text).unwrap();
+            assert_eq!((a.body, a.reply(), a.reply_at_end()), (body, CONTINUE, COMPLETE));
+            assert_eq!(a.properties.content_type, None);
+        }
     }
 
     #[test]
