@@ -15,7 +15,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 const SETS: usize = 256;
 const WAYS: usize = 4;
 
-/// Failed logins by address, in a table of fixed size (1,024 addresses, 40 KiB). IPv6 is counted by /64: one
+/// Failed logins by address, in a table of fixed size (1,024 addresses, 32 KiB). IPv6 is counted by /64: one
 /// customer has all of it.
 ///
 /// A flood from many addresses may push entries out, the oldest first; it gains that many guesses and no memory.
@@ -148,5 +148,6 @@ mod tests {
         fail(&mut t, peer, 10, 11);
         assert!(t.refused(peer, at(11)).is_some(), "a newcomer is still counted");
         assert_eq!(t.sets.len() * WAYS, 1024);
+        assert_eq!(size_of::<Entry>() * 1024, 32 * 1024, "what the documentation says");
     }
 }
