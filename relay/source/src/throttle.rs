@@ -148,6 +148,10 @@ mod tests {
         fail(&mut t, peer, 10, 11);
         assert!(t.refused(peer, at(11)).is_some(), "a newcomer is still counted");
         assert_eq!(t.sets.len() * WAYS, 1024);
-        assert_eq!(size_of::<Entry>() * 1024, 32 * 1024, "what the documentation says");
+        assert_eq!(
+            size_of::<Entry>() * 1024,
+            32 * 1024,
+            "what the documentation says"
+        );
     }
 }
