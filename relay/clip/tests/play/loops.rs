@@ -8,12 +8,11 @@ use crate::tools::{self, Packet};
 /// Seconds of one round of the built-in picture.
 const ROUND: f64 = 9.6;
 /// The longest acceptable gap between two packets of a stream, in seconds, where it has to be continuous.
-const GAP: f64 = 0.07;
+const GAP: f64 = 0.1;
 
-/// Plays three rounds and has them judged.
+/// Plays three rounds in real time by a clock of our own.
 fn three_rounds(kind: Kind, name: &str, file: &[u8]) -> Vec<u8> {
     let played = play(kind, file, 3, 64 * 1024).whole();
-    assert_eq!(tools::complaints(name, &played.bytes), "");
     let took = played.took().as_secs_f64();
     assert!((took - 3.0 * ROUND).abs() < 1.0, "{name} took {took} s");
     played.bytes
@@ -45,6 +44,7 @@ fn continuous(name: &str, bytes: &[u8], streams: usize) {
 fn looped(kind: Kind, name: &str, file: &[u8], streams: usize) {
     if tools::present() {
         let played = three_rounds(kind, name, file);
+        assert_eq!(tools::complaints(name, &played), "");
         continuous(name, &played, streams);
     }
 }
@@ -56,10 +56,16 @@ fn made(kind: Kind, name: &str, options: &str, streams: usize) {
     }
 }
 
-/// A chain of links: ffmpeg starts the time anew at each, so only decoding is judged.
+/// A chain of links: ffmpeg starts the time anew at each, so only decoding is judged. Of any chain of Vorbis, made
+/// by whomever, it says that the time stands still at the seam.
 fn chained(name: &str, options: &str) {
     if tools::present() {
-        three_rounds(Kind::Ogg, name, &tools::made(name, options));
+        let played = three_rounds(Kind::Ogg, name, &tools::made(name, options));
+        let complaints = tools::complaints(name, &played);
+        let others = complaints
+            .lines()
+            .filter(|line| !line.contains("non monotonically increasing dts"));
+        assert_eq!(others.collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }
 
@@ -152,5 +158,20 @@ fn ogg_with_flac() {
 
 #[test]
 fn ogg_with_theora_and_vorbis() {
-    chained("out.ogg", "-c:v libtheora -b:v 200k -c:a libvorbis -b:a 48k");
+    made(
+        Kind::Ogg,
+        "out.ogg",
+        "-c:v libtheora -b:v 200k -c:a libvorbis -b:a 48k",
+        2,
+    );
+}
+
+#[test]
+fn ogg_with_theora_and_opus() {
+    made(
+        Kind::Ogg,
+        "out.ogg",
+        "-c:v libtheora -b:v 200k -c:a libopus -b:a 48k",
+        2,
+    );
 }
