@@ -11,6 +11,19 @@
 //!
 //! Marks do not depend on how the stream was sliced. Everything that is fed is taken for hostile: a scanner does
 //! not fail, it counts ([`Stats`]), passes over what it does not understand, and finds the next unit again.
+//!
+//! ```
+//! use relay_media::{Kind, Mark, Scanner};
+//!
+//! let frame = |payload: u8| [&[0xFF, 0xFB, 0x90, 0x64][..], &[payload; 413]].concat();
+//! let stream: Vec<u8> = (0..10).flat_map(frame).collect();
+//! assert_eq!(Kind::sniff(&stream), Some(Kind::Mp3));
+//!
+//! let (mut scanner, mut marks) = (Scanner::new(Kind::Mp3), Vec::new());
+//! stream.chunks(100).for_each(|slice| scanner.feed(slice, &mut marks));
+//! // A frame every 417 bytes, but not more than one join point in 1,024 bytes.
+//! assert_eq!(marks, [0, 1251, 2502].map(|at| Mark::Join { at }));
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

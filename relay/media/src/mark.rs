@@ -17,7 +17,9 @@ pub enum Mark {
         at: u64,
         /// What a newcomer is sent before its join point; at most [`HEADER_MAX`](crate::HEADER_MAX) bytes.
         bytes: Arc<[u8]>,
-        /// What a listener that is already playing is sent when it is moved to another join point.
+        /// What a listener that is already playing is sent when it is moved to a join point of this header from one
+        /// of another header: the same bytes, for FLV without the file header. A listener that has been sent this
+        /// header is better moved without it: Ogg and WebM readers take a repetition for a new stream.
         again: Arc<[u8]>,
     },
 }

@@ -104,6 +104,10 @@ impl Mp4 {
         }
         need!(data, head.whole as usize);
         let whole = &data[..head.whole as usize];
+        if child(&whole[head.len..], b"trak").is_none() {
+            found.stats.bad_units += 1;
+            return Step::Take(head.whole);
+        }
         self.video = video_tracks(&whole[head.len..]);
         self.has_header = true;
         found.header(at + head.whole, &[&self.opening, whole].concat(), 0);

@@ -212,3 +212,52 @@ impl Carry {
         self.bytes.shrink_to(CARRY_KEPT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beginnings of units that claim to be long.
+    const LONG: [(Kind, &[u8]); 6] = [
+        (Kind::Mp4, b"\0\x0F\xFF\xFFmoov"),
+        (Kind::Mp4, b"\0\x0F\xFF\xFFftyp"),
+        (Kind::WebM, b"\x1A\x45\xDF\xA3\x2F\x00\x00\x42\x86\x81\x01"),
+        (Kind::Flv, b"\x12\xFF\xFF\xFF\0\0\0\0\0\0\0\x02\0\x0AonMetaData"),
+        (
+            Kind::Ogg,
+            b"OggS\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xFF\xFF\xFF\xFF\xFF",
+        ),
+        (Kind::MpegTs, b"\x47\x47\x47"),
+    ];
+
+    #[test]
+    fn what_is_carried_is_bounded_and_given_back() {
+        for (kind, long) in LONG {
+            let (mut scanner, mut marks) = (Scanner::new(kind), Vec::new());
+            scanner.feed(long, &mut marks);
+            for _ in 0..2 * HEADER_MAX / 1000 {
+                scanner.feed(&[0xFF; 1000], &mut marks);
+                assert!(scanner.carry.len() <= HEADER_MAX, "{kind:?}");
+            }
+            assert!(marks.is_empty());
+            assert!(
+                scanner.carry.bytes.capacity() <= CARRY_KEPT,
+                "{kind:?}: {:?}",
+                scanner.stats
+            );
+        }
+    }
+
+    #[test]
+    fn a_carried_unit_ends_in_the_slice_that_completes_it() {
+        let mut scanner = Scanner::new(Kind::Mp3);
+        let frame = [&[0xFF, 0xFB, 0x90, 0x64][..], &[0; 413]].concat();
+        let mut marks = Vec::new();
+        for _ in 0..20 {
+            scanner.feed(&frame, &mut marks);
+        }
+        // Only what the last slice left open: the frame that no next header has confirmed.
+        assert_eq!(scanner.carry.len(), frame.len());
+        assert!(marks.len() > 5);
+    }
+}

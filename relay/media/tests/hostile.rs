@@ -556,6 +556,23 @@ fn ogg_theora_key_frames_inside_pages() {
     assert_eq!(joins(&marks), [1, 2, 3, 4].map(|i| first + i * page.len() as u64));
 }
 
+#[test]
+fn ogg_skeleton_is_carried_in_the_header() {
+    let opus = clip("opus.ogg");
+    let (head, rest) = opus.split_at(47);
+    assert_eq!(rest[..4], *b"OggS");
+    let tags = headers(&whole(Kind::Ogg, &opus).0)[0].1[47..].to_vec();
+    let data = &rest[tags.len()..];
+    let skeleton = [
+        ogg_page(2, 77, &[b"fishead\0", &[0; 56][..]].concat()),
+        ogg_page(0, 77, b"fisbone\0"),
+    ];
+    let header = [&skeleton[0], head, &skeleton[1], &tags, &ogg_page(4, 77, b"")].concat();
+    let (marks, stats) = whole(Kind::Ogg, &[&header[..], data].concat());
+    assert_eq!(headers(&marks), [(header.len() as u64, header.clone())]);
+    assert_eq!((joins(&marks).len(), stats.bad_units), (8, 0));
+}
+
 // WebM.
 
 const EBML: &[u8] = b"\x1A\x45\xDF\xA3\x84\x42\x86\x81\x01";
@@ -623,7 +640,33 @@ fn webm_a_picture_that_comes_too_late() {
     assert_eq!((joins(&marks).len(), stats.joins_withheld), (0, 1));
 }
 
+#[test]
+fn webm_a_picture_of_32_mebibytes() {
+    let opening = [EBML, SEGMENT, VIDEO_TRACK, CLUSTER, b"\xA3\x12\0\0\0\x81\0\0\x80"].concat();
+    let ending = [CLUSTER, b"\xA3\x84\x81\0\0\x80"].concat();
+    let (mut scanner, mut marks) = (Scanner::new(Kind::WebM), Vec::new());
+    scanner.feed(&opening, &mut marks);
+    // Four of its bytes were in the opening.
+    (0..511).for_each(|_| scanner.feed(&[0x1F; 65_536], &mut marks));
+    scanner.feed(&[0x1F; 65_532], &mut marks);
+    scanner.feed(&ending, &mut marks);
+    assert_eq!(joins(&marks).len(), 2);
+}
+
 // MP4.
+
+#[test]
+fn mp4_joins_take_along_what_belongs_to_the_fragment() {
+    let bytes = clip("short-fragments.mp4");
+    let clean = joins(&whole(Kind::Mp4, &bytes).0);
+    let styp = b"\0\0\0\x10stypmsdh\0\0\0\0";
+    let prft = b"\0\0\0\x18prft\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let free = b"\0\0\0\x08free";
+    let at = *clean.last().expect("every clip has joins") as usize;
+    let stream = [&bytes[..at], free, styp, prft, &bytes[at..]].concat();
+    let (marks, _) = whole(Kind::Mp4, &stream);
+    assert_eq!(joins(&marks).last().copied(), Some((at + free.len()) as u64));
+}
 
 #[test]
 fn mp4_fragments_addressed_by_file_position_are_no_joins() {
