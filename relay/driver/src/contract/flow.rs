@@ -15,6 +15,7 @@ on_both_shores!(
     five_hundred_connections_get_every_small_send,
     pausing_and_resuming_loses_nothing,
     a_paused_peer_is_pushed_back,
+    a_half_closed_slow_reader_does_not_keep_the_driver_busy,
     a_handful_of_buffers_is_enough,
 );
 
@@ -241,6 +242,41 @@ fn a_paused_peer_is_pushed_back(backend: Backend) {
         },
     );
     assert!(stats.received_bytes < 2_000_000, "a paused connection was read on: {stats:?}");
+}
+
+/// Once with the FIN noticed, once with reading paused, so that it is not.
+fn a_half_closed_slow_reader_does_not_keep_the_driver_busy(backend: Backend) {
+    for pause in [false, true] {
+        let mut stage = Stage::new(backend);
+        stage.ring = pattern(8_000_000);
+        let bytes = Arc::clone(&stage.ring);
+        let mut sender = Sender::default();
+        let stats = stage.play(
+            move |desk, _, input| match input {
+                Some(Input::Accepted { conn, .. }) => {
+                    if pause {
+                        desk.want(Output::Pause { conn });
+                    }
+                    sender.go_on(desk, conn);
+                }
+                Some(Input::Sent { conn, result }) => {
+                    let offered = (desk.ring.len() - sender.at as usize).min(64 * 1024);
+                    sender.sent(desk, conn, result, offered);
+                }
+                Some(Input::Writable { conn }) => sender.go_on(desk, conn),
+                Some(Input::Closed { reason, .. }) => panic!("closed for {reason:?}"),
+                _ => {}
+            },
+            |addr| {
+                let stream = client(addr);
+                stream.shutdown(Shutdown::Write).unwrap();
+                thread::sleep(Duration::from_millis(100));
+                assert_same(&read_all(&stream), &bytes);
+            },
+        );
+        assert!(stats.short_sends + stats.full_sends > 0, "{stats:?}");
+        assert!(stats.full_sends < 50, "{stats:?}");
+    }
 }
 
 fn a_handful_of_buffers_is_enough(backend: Backend) {

@@ -8,6 +8,7 @@
 mod buffers;
 #[cfg(test)]
 pub(crate) mod faults;
+mod halves;
 mod ops;
 mod ring;
 pub(crate) mod setup;
@@ -26,6 +27,7 @@ use crate::setup::Setup;
 use crate::shore::{Event, Offer, Piece, Shore};
 use crate::stats::SharedStats;
 use buffers::Buffers;
+use halves::Halves;
 use ops::{Kind, Plain, Tag};
 use ring::{Done, Ring};
 
@@ -33,6 +35,7 @@ use ring::{Done, Ring};
 pub(crate) struct Uring {
     ring: Ring,
     buffers: Buffers,
+    halves: Halves,
     listeners: Vec<Way>,
     berths: Vec<Berth>,
     told: VecDeque<Event>,
@@ -64,8 +67,21 @@ struct Berth {
     armed: bool,
     /// It is being cancelled.
     cancelling: bool,
+    /// [`Event::Room`] is wanted.
     room: bool,
+    /// A poll for it is in flight.
+    polled: bool,
+    /// [`Event::Hung`] is wanted.
     hangup: bool,
+    /// The peer has said FIN: watched by epoll, not by the ring.
+    half: bool,
+}
+
+impl Berth {
+    /// `conn` lies here, and not another.
+    fn is(&self, conn: Conn) -> bool {
+        self.live && self.generation == conn.generation()
+    }
 }
 
 impl Uring {
@@ -80,6 +96,7 @@ impl Uring {
         let mut shore = Self {
             ring: Ring::new(io, Arc::clone(&setup.stats)),
             buffers,
+            halves: Halves::new()?,
             listeners: ways.map(|socket| Way { socket, armed: false }).collect(),
             berths: Vec::new(),
             told: VecDeque::new(),
@@ -91,11 +108,12 @@ impl Uring {
         };
         shore.ring.push(&Plain::watch(shore.bell.as_raw_fd(), Kind::Bell))?;
         shore.ring.push(&Plain::watch(shore.answers, Kind::Answer))?;
+        shore.ring.push(&Plain::watch(shore.halves.fd(), Kind::Halves))?;
         Ok(shore)
     }
 
     fn berth(&mut self, conn: Conn) -> Option<&mut Berth> {
-        self.berths.get_mut(conn.slot()).filter(|berth| berth.live && berth.generation == conn.generation())
+        self.berths.get_mut(conn.slot()).filter(|berth| berth.is(conn))
     }
 
     fn arm_recv(&mut self, conn: Conn) -> io::Result<()> {
@@ -116,11 +134,7 @@ impl Uring {
     /// Cancels what is in flight for a connection and forgets it. Nothing of it is told any more.
     fn forget(&mut self, conn: Conn) -> io::Result<()> {
         let Some(berth) = self.berth(conn).map(|berth| std::mem::take(berth)) else { return Ok(()) };
-        let kinds = [
-            (Kind::Recv, berth.armed && !berth.cancelling),
-            (Kind::Room, berth.room),
-            (Kind::Hangup, berth.hangup),
-        ];
+        let kinds = [(Kind::Recv, berth.armed && !berth.cancelling), (Kind::Room, berth.polled)];
         for (kind, _) in kinds.into_iter().filter(|(_, in_flight)| *in_flight) {
             self.ring.push(&Plain::cancel(Tag::new(kind, conn), Kind::Cancel))?;
         }
@@ -140,21 +154,67 @@ impl Uring {
         match done.tag.kind {
             Kind::Accept => self.accepted(done),
             Kind::Recv => self.received(done),
-            Kind::Room => Ok(self.berth(conn).map(|berth| berth.room = false).map(|()| Event::Room(conn))),
-            Kind::Hangup => Ok(self.berth(conn).map(|berth| berth.hangup = false).map(|()| Event::Hung(conn))),
-            Kind::Bell => self.watched(done, Event::Bell),
-            Kind::Answer => self.watched(done, Event::Answer),
+            Kind::Room => Ok(self.polled(conn, done.result)),
+            Kind::Bell => self.watched(done).map(|()| Some(Event::Bell)),
+            Kind::Answer => self.watched(done).map(|()| Some(Event::Answer)),
+            Kind::Halves => {
+                self.hear_halves();
+                self.watched(done).map(|()| None)
+            }
             Kind::CancelRecv => self.cancelled(done),
             Kind::Cancel | Kind::Send => Ok(None),
         }
     }
 
-    fn watched(&mut self, done: Done, event: Event) -> io::Result<Option<Event>> {
-        if !done.more() && done.result != -libc::ECANCELED {
-            let fd = if done.tag.kind == Kind::Bell { self.bell.as_raw_fd() } else { self.answers };
-            self.ring.push(&Plain::watch(fd, done.tag.kind))?;
+    /// Watches on, where the kernel has ended a multishot poll.
+    fn watched(&mut self, done: Done) -> io::Result<()> {
+        if done.more() || done.result == -libc::ECANCELED {
+            return Ok(());
         }
-        Ok(Some(event))
+        let fd = match done.tag.kind {
+            Kind::Bell => self.bell.as_raw_fd(),
+            Kind::Halves => self.halves.fd(),
+            _ => self.answers,
+        };
+        self.ring.push(&Plain::watch(fd, done.tag.kind))
+    }
+
+    /// A poll for room has completed; `revents` is what it saw, or `-errno`.
+    fn polled(&mut self, conn: Conn, revents: i32) -> Option<Event> {
+        let berth = self.berth(conn)?;
+        berth.polled = false;
+        if revents > 0 && revents & i32::from(libc::POLLOUT | libc::POLLERR | libc::POLLHUP) == 0 {
+            // Nothing but the peer's FIN.
+            return self.watch_half(conn);
+        }
+        std::mem::take(&mut berth.room).then_some(Event::Room(conn))
+    }
+
+    /// Watches a half-closed connection by epoll. What epoll refuses to watch is told as broken.
+    fn watch_half(&mut self, conn: Conn) -> Option<Event> {
+        let berth = self.berth(conn)?;
+        if std::mem::replace(&mut berth.half, true) {
+            return None;
+        }
+        let fd = berth.fd;
+        // SAFETY: the wheel keeps the descriptor open until it calls `release` or `let_go`, which end the berth.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let error = self.halves.add(conn, fd).err()?;
+        Some(Event::Broken(conn, error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    fn hear_halves(&mut self) {
+        let Self { halves, berths, told, .. } = self;
+        halves.drain(|news| {
+            let conn = news.conn;
+            let Some(berth) = berths.get_mut(conn.slot()).filter(|berth| berth.is(conn)) else { return };
+            if std::mem::take(&mut berth.room) {
+                told.push_back(Event::Room(conn));
+            }
+            if news.broken && std::mem::take(&mut berth.hangup) {
+                told.push_back(Event::Hung(conn));
+            }
+        });
     }
 
     fn accepted(&mut self, done: Done) -> io::Result<Option<Event>> {
@@ -282,17 +342,21 @@ impl Shore for Uring {
     }
 
     fn watch_room(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(berth) = self.berth(conn).filter(|berth| !berth.room) else { return Ok(()) };
+        let Some(berth) = self.berth(conn) else { return Ok(()) };
         berth.room = true;
+        if berth.half || std::mem::replace(&mut berth.polled, true) {
+            return Ok(());
+        }
         let fd = berth.fd;
         self.ring.push(&Plain::room(fd, conn))
     }
 
     fn watch_hangup(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(berth) = self.berth(conn).filter(|berth| !berth.hangup) else { return Ok(()) };
+        let Some(berth) = self.berth(conn) else { return Ok(()) };
         berth.hangup = true;
-        let fd = berth.fd;
-        self.ring.push(&Plain::hangup(fd, conn))
+        let refused = self.watch_half(conn);
+        self.told.extend(refused);
+        Ok(())
     }
 
     fn release(&mut self, conn: Conn, fd: OwnedFd) -> io::Result<()> {
@@ -300,7 +364,10 @@ impl Shore for Uring {
         self.forget(conn)
     }
 
-    fn let_go(&mut self, conn: Conn, _: BorrowedFd<'_>) -> io::Result<()> {
+    fn let_go(&mut self, conn: Conn, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if self.berth(conn).is_some_and(|berth| berth.half) {
+            self.halves.remove(fd);
+        }
         self.forget(conn)?;
         // What is queued may name the descriptor, which is another's from now on.
         self.ring.flush()

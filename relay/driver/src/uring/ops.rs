@@ -19,8 +19,8 @@ pub(super) enum Kind {
     Recv,
     /// One-shot poll for room.
     Room,
-    /// One-shot poll for errors and hang-ups.
-    Hangup,
+    /// Multishot poll of the half-closed connections' epoll; in there, one of them.
+    Halves,
     /// Multishot poll of the bell.
     Bell,
     /// Multishot poll of the resolver.
@@ -38,7 +38,7 @@ impl Kind {
         Self::Accept,
         Self::Recv,
         Self::Room,
-        Self::Hangup,
+        Self::Halves,
         Self::Bell,
         Self::Answer,
         Self::Send,
@@ -105,12 +105,6 @@ impl Plain {
     pub(super) fn room(fd: RawFd, conn: Conn) -> Self {
         let poll = opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32);
         Self::new(poll.build(), Tag::new(Kind::Room, conn))
-    }
-
-    /// Errors and hang-ups are always reported.
-    pub(super) fn hangup(fd: RawFd, conn: Conn) -> Self {
-        let poll = opcode::PollAdd::new(types::Fd(fd), (libc::POLLERR | libc::POLLHUP) as u32);
-        Self::new(poll.build(), Tag::new(Kind::Hangup, conn))
     }
 
     pub(super) fn watch(fd: RawFd, kind: Kind) -> Self {
