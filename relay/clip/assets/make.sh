@@ -18,6 +18,9 @@ set -eu
 cd "$(dirname "$0")"
 
 SECONDS_LONG=9.6
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+PICTURE=$WORK/picture.mkv
 # The sun: centre 240,112, radius 60. The moon: radius 63, moving by the cube of time, so that it lingers at totality.
 # st(0) moon's offset in x; st(1) distance of the centres; st(2) daylight 0..1; st(3) totality 0..1;
 # st(4) distance from the sun's centre; st(5) inside the moon; st(6) inside the sun; st(7) glow; st(8) corona; st(9) star.
@@ -55,20 +58,19 @@ OPUS_SOUND="$SOUND,atrim=end_sample=459840"
 # The picture once, without loss, so that both files show the same.
 ffmpeg -v error -y -f lavfi -i "color=c=black:s=480x270:r=25,format=gbrp" \
     -frames:v 240 -filter_complex "[0:v]geq=r='$R':g='$G':b='$B',format=yuv444p,$CLOCK,$BAR,format=yuv420p" \
-    -c:v ffv1 /tmp/eclipse-picture.mkv
+    -c:v ffv1 "$PICTURE"
 
 BITEXACT="-fflags +bitexact -flags:v +bitexact -flags:a +bitexact -map_metadata -1"
-ffmpeg -v error -y -i /tmp/eclipse-picture.mkv -f lavfi -i "$AAC_SOUND" -map 0:v -map 1:a \
+ffmpeg -v error -y -i "$PICTURE" -f lavfi -i "$AAC_SOUND" -map 0:v -map 1:a \
     -c:v libx264 -threads 1 -profile:v main -preset veryslow -tune animation -bf 0 -crf 26 -maxrate 400k -bufsize 400k \
     -g 24 -keyint_min 24 -sc_threshold 0 \
     -c:a aac -b:a 40k $BITEXACT \
     -f mpegts -pes_payload_size 0 -metadata service_name=Eclipse -metadata service_provider=Totality eclipse.ts
 
-ffmpeg -v error -y -i /tmp/eclipse-picture.mkv -f lavfi -i "$OPUS_SOUND" -map 0:v -map 1:a \
+ffmpeg -v error -y -i "$PICTURE" -f lavfi -i "$OPUS_SOUND" -map 0:v -map 1:a \
     -c:v libvpx-vp9 -threads 1 -row-mt 0 -deadline good -cpu-used 1 -lag-in-frames 0 -auto-alt-ref 0 -crf 34 -b:v 260k \
     -g 24 -keyint_min 24 \
     -c:a libopus -b:a 32k -application audio -frame_duration 20 $BITEXACT \
     -f webm -live 1 -cluster_time_limit 960 eclipse.webm
 
-rm -f /tmp/eclipse-picture.mkv
 ls -l eclipse.ts eclipse.webm

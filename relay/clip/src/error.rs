@@ -7,8 +7,9 @@ use crate::Kind;
 pub enum Error {
     /// The bytes are not of the kind they were said to be.
     #[error(
-        "source file: expected {kind}, but found none in {scanned} bytes at offset {at}; \
-         name the right format, or play the bytes as they are at a constant rate with --kbps"
+        "source file: expected {name}, but found none in {scanned} bytes at offset {at}; \
+         name the right format, or play the bytes as they are at a constant rate with --kbps",
+        name = .kind.name()
     )]
     NotThis {
         /// What was expected.
@@ -20,8 +21,9 @@ pub enum Error {
     },
     /// There is no clock to pace by.
     #[error(
-        "source file: expected time stamps of {kind}, but none moved on in {bytes} bytes; \
-         give the rate with --kbps"
+        "source file: expected time stamps of {name}, but none moved on in {bytes} bytes; \
+         give the rate with --kbps",
+        name = .kind.name()
     )]
     NoClock {
         /// What was expected.
@@ -30,15 +32,19 @@ pub enum Error {
         bytes: u64,
     },
     /// No bytes at all.
-    #[error("source file: expected {kind}, but it is empty")]
+    #[error(
+        "source file: expected {name}, but it is empty",
+        name = .kind.name()
+    )]
     Empty {
         /// What was expected.
         kind: Kind,
     },
     /// One element is larger than is held in memory.
     #[error(
-        "source file: the {kind} element at offset {at} is longer than {limit} bytes; \
-         remux it, for example with ffmpeg -i IN -c copy OUT"
+        "source file: the {name} element at offset {at} is longer than {limit} bytes; \
+         remux it, for example with ffmpeg -i IN -c copy OUT",
+        name = .kind.name()
     )]
     TooLong {
         /// The format.
@@ -50,8 +56,9 @@ pub enum Error {
     },
     /// The structure is broken and the format has no marks to find the way back by.
     #[error(
-        "source file: {kind} is damaged at offset {at}: expected {expected}, found {found}; \
-         remux it, for example with ffmpeg -i IN -c copy OUT"
+        "source file: {name} is damaged at offset {at}: expected {expected}, found {found}; \
+         remux it, for example with ffmpeg -i IN -c copy OUT",
+        name = .kind.name()
     )]
     Damaged {
         /// The format.

@@ -13,7 +13,8 @@
 //! | MPEG-TS | PCR, else DTS/PTS | PCR, OPCR, PTS, DTS shifted; continuity counters go on |
 //! | FLV | tag time stamps | time stamps shifted; headers only when they change |
 //! | WebM | cluster and block times | cluster times shifted; header once; always a live Segment of unknown size |
-//! | Ogg | granule positions | a new link of the chain (RFC 3533, section 4), with new serial numbers |
+//! | Ogg, one stream | granule positions | a new link of the chain (RFC 3533, section 4), with a new serial number |
+//! | Ogg, several | granule positions | granule positions and page numbers go on; headers once |
 //! | fragmented MP4 | `tfdt`, `trun` | `tfdt` shifted, `mfhd` counted on; `ftyp` and `moov` once |
 //! | MP3, ADTS | frame durations | frames again; ID3 tags and the Xing/Info frame left out |
 //! | anything | a given rate | the bytes again |
@@ -36,50 +37,13 @@ mod span;
 mod ts;
 mod webm;
 
-use std::fmt;
-
 pub use error::Error;
 pub use pace::{CATCH_UP_MAX, LEAD};
 pub use player::{Config, Player, Poll, Stats, UNIT_MAX, UNTIMED_MAX};
+pub use relay_media::Kind;
 
 /// The built-in picture as MPEG-TS: H.264 480×270 at 25/s, key frame every 0.96 s, AAC mono at 48 kHz; 9.6 s.
 pub const ECLIPSE_TS: &[u8] = include_bytes!("../assets/eclipse.ts");
 
 /// The built-in picture as WebM: VP9 480×270 at 25/s, key frame every 0.96 s, Opus mono; 9.6 s.
 pub const ECLIPSE_WEBM: &[u8] = include_bytes!("../assets/eclipse.webm");
-
-/// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// MPEG-2 transport stream in packets of 188 bytes (ISO/IEC 13818-1).
-    MpegTs,
-    /// Flash video.
-    Flv,
-    /// Ogg (RFC 3533) with Vorbis, Opus, Theora, FLAC or Speex.
-    Ogg,
-    /// WebM or Matroska.
-    WebM,
-    /// Fragmented MP4 (ISO/IEC 14496-12).
-    Mp4,
-    /// MPEG audio, layers I to III.
-    Mp3,
-    /// AAC in ADTS frames.
-    Adts,
-    /// Anything else: needs a rate.
-    Other,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::MpegTs => "MPEG-TS",
-            Kind::Flv => "FLV",
-            Kind::Ogg => "Ogg",
-            Kind::WebM => "WebM",
-            Kind::Mp4 => "fragmented MP4",
-            Kind::Mp3 => "MP3",
-            Kind::Adts => "AAC (ADTS)",
-            Kind::Other => "an unknown format",
-        })
-    }
-}

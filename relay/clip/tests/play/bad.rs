@@ -41,7 +41,7 @@ fn noise_and_zeros_are_refused() {
     for kind in KINDS {
         for file in [noise(2_000_000), vec![0; 2_000_000], noise(100), vec![0x47; 150]] {
             let played = play(kind, &file, 2, 64 * 1024);
-            assert!(played.end.is_err(), "{kind} took {} bytes of noise", file.len());
+            assert!(played.end.is_err(), "{kind:?} took {} bytes of noise", file.len());
             assert!(played.player.stats().bytes_in <= 2_000_000);
         }
     }
@@ -109,7 +109,7 @@ fn an_element_longer_than_memory_is_refused() {
         let played = play(kind, &file, 2, 64 * 1024);
         assert!(
             matches!(played.end, Err(Error::TooLong { .. })),
-            "{kind}: {:?}",
+            "{kind:?}: {:?}",
             played.end
         );
         assert!(played.player.stats().bytes_in <= (UNIT_MAX + 128 * 1024) as u64);

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad;
+mod joins;
 mod loops;
 mod pacing;
+mod picture;
 mod slices;
 mod stage;
 mod tools;

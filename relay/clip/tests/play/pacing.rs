@@ -33,12 +33,12 @@ fn the_first_piece_goes_at_once_and_the_rest_with_the_clock() {
         let behind = stream - played.took();
         assert!(
             behind <= LEAD && behind + Duration::from_millis(50) > LEAD,
-            "{kind}: leads by {behind:?}"
+            "{kind:?}: leads by {behind:?}"
         );
         let busiest = busiest_second(&played.steps);
         assert!(
             busiest < 3 * file.len() / 9,
-            "{kind}: {busiest} of {} bytes in a second",
+            "{kind:?}: {busiest} of {} bytes in a second",
             file.len()
         );
     }

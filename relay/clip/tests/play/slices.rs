@@ -17,12 +17,12 @@ fn same(kind: Kind, file: &[u8], slices: &[usize]) {
     let cut = play_with(config, file, 2, |push| slices[push % slices.len()]).whole();
     assert!(
         whole.bytes == cut.bytes,
-        "{kind}: other bytes in slices of {slices:?}"
+        "{kind:?}: other bytes in slices of {slices:?}"
     );
     assert_eq!(
         whole.steps.last(),
         cut.steps.last(),
-        "{kind} in slices of {slices:?}"
+        "{kind:?} in slices of {slices:?}"
     );
 }
 
