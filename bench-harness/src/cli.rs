@@ -164,6 +164,9 @@ struct LoadArgs {
     /// So many listeners read and check every byte
     #[arg(long, value_name = "N", default_value_t = 20)]
     latency_sample: u32,
+    /// So many of the listeners never read
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    stall: u32,
     /// Processor of the server [default: 0 where there are two]
     #[arg(long, value_name = "N")]
     cpu_server: Option<usize>,
@@ -345,7 +348,7 @@ fn run_source(args: SourceArgs, stop: &Stop) -> Result<(), Error> {
 }
 
 fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
-    check_stall(&args)?;
+    check_stall(args.stall, args.count)?;
     check_files(args.count)?;
     args.cpu.map_or(Ok(()), launch::pin)?;
     let plan = crowd::Plan {
@@ -375,13 +378,12 @@ fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
     }
 }
 
-fn check_stall(args: &ListenersArgs) -> Result<(), Error> {
-    let (stall, count) = (args.stall, args.count);
+fn check_stall(stall: u32, count: u32) -> Result<(), Error> {
     if stall <= count {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "--stall {stall} is more than --count {count}"
+        "--stall {stall} is more than the {count} listeners"
     )))
 }
 
@@ -399,6 +401,7 @@ fn check_files(count: u32) -> Result<(), Error> {
 impl LoadArgs {
     fn load(&self, listeners: u32) -> Result<Load, Error> {
         check_files(listeners)?;
+        check_stall(self.stall, listeners)?;
         let cores = Machine::look().cores;
         let default = |cpu| (cores > 1).then_some(cpu);
         let load = Load {
@@ -409,6 +412,7 @@ impl LoadArgs {
             warm_up_seconds: self.warm_up,
             ramp: self.ramp,
             sample: self.latency_sample as usize,
+            stall: self.stall as usize,
             cpu_server: self.cpu_server.or(default(0)),
             cpu_crowd: self.cpu_crowd.or(default(1)),
         };

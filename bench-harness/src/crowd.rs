@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
 use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Socket, Type};
 
 pub(crate) use crate::crowd_report::Report;
 use crate::crowd_report::{Latency, Tally};
@@ -32,6 +33,8 @@ const RECV_TURNS: usize = 4;
 const OPEN_TURN: usize = 64;
 /// How long after the last connection was opened a listener may still wait for its response head.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Receive buffer of a listener that never reads, in bytes.
+const STALLED_BUFFER: usize = 4096;
 /// Latencies are recorded up to here.
 const LATENCY_MAX_US: u64 = 600_000_000;
 
@@ -126,6 +129,19 @@ pub(crate) fn run(
     Ok(report)
 }
 
+/// One that never reads gets the smallest receive buffer, so that the memory it costs is the server's.
+fn connect(address: SocketAddr, stalls: bool) -> std::io::Result<TcpStream> {
+    if !stalls {
+        return TcpStream::connect(address);
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    socket.set_recv_buffer_size(STALLED_BUFFER)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
 fn cpu_seconds() -> f64 {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
@@ -179,7 +195,7 @@ impl<'a> Crowd<'a> {
             _ => Ear::Count,
         };
         let token = Token(self.listeners.len());
-        let opened = TcpStream::connect(self.address).and_then(|mut socket| {
+        let opened = connect(self.address, matches!(ear, Ear::Stall)).and_then(|mut socket| {
             self.poll
                 .registry()
                 .register(&mut socket, token, Interest::WRITABLE)?;

@@ -22,8 +22,8 @@ use crate::stop::Stop;
 const HEAD_START: Duration = Duration::from_millis(500);
 /// What a child may need beyond the time it was asked to take.
 const MARGIN: Duration = Duration::from_secs(30);
-/// Time between two looks at the kernel's memory.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two looks at the kernel's memory; no multiple of a usual batching interval, so that all its phases are seen.
+const LOOK: Duration = Duration::from_millis(23);
 
 /// What is thrown at a server.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -35,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) warm_up_seconds: u64,
     pub(crate) ramp: u32,
     pub(crate) sample: usize,
+    /// So many of the listeners never read.
+    pub(crate) stall: usize,
     pub(crate) cpu_server: Option<usize>,
     pub(crate) cpu_crowd: Option<usize>,
 }
@@ -53,7 +55,8 @@ pub(crate) struct Numbers {
     pub(crate) delivered_ratio: f64,
     pub(crate) rss_kib: f64,
     pub(crate) rss_kib_per_listener: f64,
-    /// Kernel memory of all TCP sockets, both ends, above what it was before the crowd.
+    /// Kernel memory of all TCP sockets, both ends, above what it was before the crowd; the most that was seen.
+    pub(crate) socket_kib: f64,
     pub(crate) socket_kib_per_listener: f64,
     pub(crate) latency_p50_ms: f64,
     pub(crate) latency_p99_ms: f64,
@@ -143,6 +146,7 @@ fn with_crowd(
         .flag("--warm-up", load.warm_up_seconds)
         .flag("--ramp", load.ramp)
         .flag("--latency-sample", load.sample)
+        .flag("--stall", load.stall)
         .arg("--events")
         .cpu(load.cpu_crowd);
     let mut crowd = Heard::start(crowd, "listeners", directory)?;
@@ -172,7 +176,7 @@ fn with_crowd(
 fn numbers(load: &Load, crowd: &Report, cpu: Duration, rss_before: u64, rss: u64, sockets: u64) -> Numbers {
     let (cpu_seconds, gb) = (cpu.as_secs_f64(), crowd.bytes as f64 * 1e-9);
     let per_listener = |kib: u64| kib as f64 / load.listeners as f64;
-    let wanted = load.listeners as f64 * f64::from(load.kbps) * 125.0 * crowd.seconds;
+    let wanted = (load.listeners - load.stall) as f64 * f64::from(load.kbps) * 125.0 * crowd.seconds;
     let t = &crowd.tally;
     let seen = &t.seen;
     Numbers {
@@ -185,6 +189,7 @@ fn numbers(load: &Load, crowd: &Report, cpu: Duration, rss_before: u64, rss: u64
         delivered_ratio: crowd.bytes as f64 / wanted.max(1.0),
         rss_kib: rss as f64,
         rss_kib_per_listener: per_listener(rss.saturating_sub(rss_before)),
+        socket_kib: sockets as f64,
         socket_kib_per_listener: per_listener(sockets),
         latency_p50_ms: crowd.latency_ms.p50,
         latency_p99_ms: crowd.latency_ms.p99,

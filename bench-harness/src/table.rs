@@ -89,6 +89,12 @@ pub(crate) fn caveats(machine: &Machine, load: &Load, rows: &[Row]) -> Vec<Strin
         "latency: group due at the source -> read by a listener; it holds the batching interval".into(),
         "sock KiB: both ends of each connection, per listener".into(),
     ];
+    if load.stall > 0 {
+        notes.push(format!(
+            "{} of the listeners never read; they are in the memory, not in the bytes",
+            load.stall
+        ));
+    }
     if *loadavg > NOISY {
         notes.push(format!(
             "the machine was not idle before (load {loadavg:.2}): expect noise"
@@ -184,6 +190,7 @@ fn median(all: &[&Numbers]) -> Numbers {
         delivered_ratio: of(|n| n.delivered_ratio),
         rss_kib: of(|n| n.rss_kib),
         rss_kib_per_listener: of(|n| n.rss_kib_per_listener),
+        socket_kib: of(|n| n.socket_kib),
         socket_kib_per_listener: of(|n| n.socket_kib_per_listener),
         latency_p50_ms: of(|n| n.latency_p50_ms),
         latency_p99_ms: of(|n| n.latency_p99_ms),

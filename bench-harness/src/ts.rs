@@ -1,8 +1,8 @@
 //! An endless, valid MPEG transport stream (ISO/IEC 13818-1) around the stamps.
 //!
-//! One program: H.264 on PID 0x100 (also the PCR), the stamps as private data on PID 0x102. There is no picture in the
-//! video: each frame is an access unit delimiter and one filler NAL unit, which is all that a relay looks at. A
-//! random-access packet (RAI, PCR, a PES header with PTS) opens each group of pictures, right behind PAT and PMT.
+//! One program: H.264 on PID 0x100 (also the PCR), the stamps as private data on PID 0x102. Each frame is the same grey
+//! picture of 16×16 pixels, which decodes, and a filler NAL unit that brings it to the asked rate. A random-access
+//! packet (RAI, PCR, a PES header with PTS) opens each group of pictures, right behind PAT and PMT.
 //!
 //! A group is seven packets, 1,316 bytes: `[stamp][PAT][PMT][video…]` where tables are due, else `[stamp][video…]`.
 
@@ -28,10 +28,30 @@ const TABLES_US: u64 = 100_000;
 /// PTS and PCR start here (90 kHz), so that the decoding time is never below zero.
 const START_90K: u64 = 90_000;
 
+/// Access unit delimiter, sequence and picture parameter sets (baseline, 16×16, 25 frames/s).
+const FRAME_HEAD: [u8; 39] = [
+    0, 0, 0, 1, 0x09, 0xf0, // delimiter
+    0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x0a, 0xdd, 0xec, 0x04, 0x40, 0, 0, 0x03, 0, 0x40, 0, 0, 0x0c, 0x83, 0xc4,
+    0x89, 0xe0, // sequence
+    0, 0, 0, 1, 0x68, 0xce, 0x0f, 0x2c, 0x80, // picture
+];
+/// One grey IDR picture; two kinds, because neighbours must differ in their `idr_pic_id`.
+const GREY: [[u8; 14]; 2] = [
+    [
+        0, 0, 1, 0x65, 0x88, 0x84, 0x04, 0xbc, 0x98, 0xa0, 0, 0x20, 0x2f, 0x80,
+    ],
+    [
+        0, 0, 1, 0x65, 0x88, 0x82, 0x01, 0x1f, 0x26, 0x28, 0, 0x08, 0x09, 0xe0,
+    ],
+];
+/// A filler data NAL unit, endless: the bytes up to the next frame are 0xff.
+const FILLER: [u8; 5] = [0, 0, 0, 1, 0x0c];
+
 /// Makes group after group; the caller says what time it is in the stream.
 pub struct Mux {
     stream: u32,
     seq: u64,
+    frames: usize,
     gop_us: u64,
     next_frame: u64,
     next_gop: u64,
@@ -65,6 +85,7 @@ impl Mux {
         Mux {
             stream,
             seq: 0,
+            frames: 0,
             gop_us,
             next_frame: 0,
             next_gop: 0,
@@ -129,7 +150,7 @@ impl Mux {
         packet[5..5 + section.len()].copy_from_slice(section);
     }
 
-    /// First packet of a frame: PCR, RAI on a key frame, PES header with PTS, delimiter, start of the filler unit.
+    /// First packet of a frame: PCR, RAI at a join point, PES header with PTS, the picture, start of the filler unit.
     fn frame_start(&mut self, packet: &mut [u8], at_us: u64, key: bool) {
         self.header(packet, Lane::Video, true, 0x30);
         let clock = START_90K + at_us * 9 / 100;
@@ -138,8 +159,10 @@ impl Mux {
         packet[6..12].copy_from_slice(&pcr(clock));
         packet[12..21].copy_from_slice(&[0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5]);
         packet[21..26].copy_from_slice(&pts(clock + START_90K / 10));
-        packet[26..32].copy_from_slice(&[0, 0, 0, 1, 0x09, 0xf0]);
-        packet[32..37].copy_from_slice(&[0, 0, 0, 1, 0x0c]);
+        packet[26..65].copy_from_slice(&FRAME_HEAD);
+        packet[65..79].copy_from_slice(&GREY[self.frames % 2]);
+        packet[79..84].copy_from_slice(&FILLER);
+        self.frames += 1;
         self.next_frame = (at_us / FRAME_US + 1) * FRAME_US;
         if key {
             self.next_gop = (at_us / self.gop_us + 1) * self.gop_us;
