@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use relay_seam::{Conn, Input, Machine, Output, Payload, Sent};
 
 use crate::clock;
+use crate::seat::Phase;
 use crate::shore::{Offer, Shore};
 use crate::sockopt;
-use crate::wheel::{Phase, Wheel};
+use crate::wheel::Wheel;
 
 /// Outputs carried out together; their sends go to the kernel in one call.
 const BATCH: usize = 256;
@@ -39,7 +40,12 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     fn carry_out(&mut self, output: Output) -> io::Result<()> {
         match output {
             Output::Send { .. } | Output::Bound { .. } => Ok(()),
-            Output::Connect { token, host, port, timeout } => self.call(token, &host, port, timeout),
+            Output::Connect {
+                token,
+                host,
+                port,
+                timeout,
+            } => self.call(token, &host, port, timeout),
             Output::Pause { conn } => self.pause(conn),
             Output::Resume { conn } => self.resume(conn),
             Output::Close { conn, how } => self.close(conn, how),
@@ -48,17 +54,35 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 
     fn pause(&mut self, conn: Conn) -> io::Result<()> {
-        if self.open_seat(conn).is_some() { self.shore.stop_reading(conn) } else { Ok(()) }
+        if self.open_seat(conn).is_some() {
+            self.shore.stop_reading(conn)
+        } else {
+            Ok(())
+        }
     }
 
     fn resume(&mut self, conn: Conn) -> io::Result<()> {
-        if self.open_seat(conn).is_some_and(|seat| !seat.fin) { self.shore.read(conn) } else { Ok(()) }
+        if self.open_seat(conn).is_some_and(|seat| !seat.fin) {
+            self.shore.read(conn)
+        } else {
+            Ok(())
+        }
     }
 
     fn bound_all(&mut self, batch: &[Output]) {
         for output in batch {
-            let Output::Bound { conn, send_buffer, unsent, user_timeout } = output else { continue };
-            let Some(seat) = self.open_seat(*conn) else { continue };
+            let Output::Bound {
+                conn,
+                send_buffer,
+                unsent,
+                user_timeout,
+            } = output
+            else {
+                continue;
+            };
+            let Some(seat) = self.open_seat(*conn) else {
+                continue;
+            };
             if sockopt::bound(&seat.fd, *send_buffer, *unsent, *user_timeout).is_err() {
                 self.stats.sockopt_failures.one();
             }
@@ -70,10 +94,20 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         let mut whom: Vec<(Conn, usize)> = Vec::new();
         let mut offers: Vec<Offer<'_>> = Vec::new();
         for output in batch {
-            let Output::Send { conn, payload } = output else { continue };
+            let Output::Send { conn, payload } = output else {
+                continue;
+            };
             let bytes = bytes_of(&*self.machine, payload);
-            if let Some(seat) = self.seats.get(*conn).filter(|seat| matches!(seat.phase, Phase::Open)) {
-                offers.push(Offer { index: whom.len(), fd: seat.fd.as_raw_fd(), bytes });
+            if let Some(seat) = self
+                .seats
+                .get(*conn)
+                .filter(|seat| matches!(seat.phase, Phase::Open))
+            {
+                offers.push(Offer {
+                    index: whom.len(),
+                    fd: seat.fd.as_raw_fd(),
+                    bytes,
+                });
             }
             whom.push((*conn, bytes.len()));
         }
@@ -86,7 +120,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         self.shore.send(&offers, &mut results)?;
         drop(offers);
         self.now = clock::now();
-        whom.into_iter().zip(results).try_for_each(|((conn, len), result)| self.sent(conn, len, result))
+        whom.into_iter()
+            .zip(results)
+            .try_for_each(|((conn, len), result)| self.sent(conn, len, result))
     }
 
     fn sent(&mut self, conn: Conn, len: usize, result: i32) -> io::Result<()> {
@@ -100,10 +136,21 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
                 self.machine.handle(self.now, Input::Sent { conn, result: how });
                 Ok(())
             }
-            Verdict::Broke(errno) => {eprintln!("BROKE {conn:?} {errno} len {len}");
+            Verdict::Broke(errno) => {
+                eprintln!("BROKE {conn:?} {errno} len {len}");
                 self.stats.gone_sends.one();
-                self.machine.handle(self.now, Input::Sent { conn, result: Sent::Gone });
-                if self.open_seat(conn).is_some() { self.lost(conn, errno) } else { Ok(()) }
+                self.machine.handle(
+                    self.now,
+                    Input::Sent {
+                        conn,
+                        result: Sent::Gone,
+                    },
+                );
+                if self.open_seat(conn).is_some() {
+                    self.lost(conn, errno)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -121,7 +168,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 
     fn await_room(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.open_seat(conn) else { return Ok(()) };
+        let Some(seat) = self.open_seat(conn) else {
+            return Ok(());
+        };
         seat.wants_room = true;
         self.shore.watch_room(conn)
     }

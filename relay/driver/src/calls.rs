@@ -10,9 +10,10 @@ use relay_seam::{Conn, Input, Machine, Now};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::resolve::Resolver;
+use crate::seat::{Phase, Seat};
 use crate::shore::Shore;
 use crate::sockopt;
-use crate::wheel::{Phase, Seat, Wheel};
+use crate::wheel::Wheel;
 
 /// Most calls at once; one more fails at once.
 const CALLS_MAX: usize = 256;
@@ -38,7 +39,11 @@ struct Call {
 
 impl Calls {
     pub(crate) fn new(resolver: Resolver) -> Self {
-        Self { under_way: HashMap::new(), next: 0, resolver }
+        Self {
+            under_way: HashMap::new(),
+            next: 0,
+            resolver,
+        }
     }
 
     pub(crate) fn deadline(&self) -> Option<Now> {
@@ -67,7 +72,14 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         }
         let literal: Option<IpAddr> = host.parse().ok();
         let left = literal.map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
-        let call = Call { token, deadline, attempt_until: deadline, attempt: None, left, last_error: None };
+        let call = Call {
+            token,
+            deadline,
+            attempt_until: deadline,
+            attempt: None,
+            left,
+            last_error: None,
+        };
         let id = self.calls.begin(call);
         if literal.is_some() {
             return self.try_next(id);
@@ -81,7 +93,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     /// The resolver has answers.
     pub(crate) fn answered(&mut self) -> io::Result<()> {
         for (id, answer) in self.calls.resolver.answers() {
-            let Some(call) = self.calls.under_way.get_mut(&id) else { continue };
+            let Some(call) = self.calls.under_way.get_mut(&id) else {
+                continue;
+            };
             match answer {
                 Ok(addresses) => call.left.extend(addresses.into_iter().take(ADDRESSES_MAX)),
                 Err(error) => call.last_error = Some(error),
@@ -94,7 +108,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     /// Begins to connect to the next address that can be begun with.
     fn try_next(&mut self, id: u64) -> io::Result<()> {
         loop {
-            let Some(call) = self.calls.under_way.get_mut(&id) else { return Ok(()) };
+            let Some(call) = self.calls.under_way.get_mut(&id) else {
+                return Ok(());
+            };
             let Some(addr) = call.left.pop_front() else {
                 let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
                 let error = call.last_error.take().unwrap_or_else(none);
@@ -135,7 +151,10 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         let Ok(conn) = self.seats.insert(Seat::new(fd, Phase::Connecting(id))) else {
             return Ok(Err(io::Error::other("the driver's table of connections is full")));
         };
-        let adopted = self.seats.get(conn).map(|seat| self.shore.adopt(conn, seat.fd.as_fd()));
+        let adopted = self
+            .seats
+            .get(conn)
+            .map(|seat| self.shore.adopt(conn, seat.fd.as_fd()));
         if let Some(Err(error)) = adopted {
             self.release(conn)?;
             return Ok(Err(error));
@@ -146,7 +165,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     /// The socket of a call says that it has connected, or failed.
     pub(crate) fn reached(&mut self, conn: Conn, id: u64) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(conn) else { return Ok(()) };
+        let Some(seat) = self.seats.get_mut(conn) else {
+            return Ok(());
+        };
         if let Some(error) = sockopt::take_error(&seat.fd).or_else(|| sockopt::peer(&seat.fd).err()) {
             if error.raw_os_error() == Some(libc::ENOTCONN) {
                 // Told too early: it is still under way.
@@ -157,12 +178,23 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
             return self.try_next(id);
         }
         seat.phase = Phase::Open;
-        let Some(Call { token, attempt: Some((_, addr)), .. }) = self.calls.under_way.remove(&id) else {
+        let Some(Call {
+            token,
+            attempt: Some((_, addr)),
+            ..
+        }) = self.calls.under_way.remove(&id)
+        else {
             return self.release(conn);
         };
         self.stats.connects.one();
         self.shore.read(conn)?;
-        self.machine.handle(self.now, Input::Connected { token, result: Ok((conn, addr)) });
+        self.machine.handle(
+            self.now,
+            Input::Connected {
+                token,
+                result: Ok((conn, addr)),
+            },
+        );
         Ok(())
     }
 
@@ -171,17 +203,27 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
             return Ok(());
         }
         let due = |call: &Call| call.attempt_until <= self.now;
-        let ids: Vec<u64> = self.calls.under_way.iter().filter(|(_, c)| due(c)).map(|(id, _)| *id).collect();
+        let ids: Vec<u64> = self
+            .calls
+            .under_way
+            .iter()
+            .filter(|(_, c)| due(c))
+            .map(|(id, _)| *id)
+            .collect();
         ids.into_iter().try_for_each(|id| self.expire(id))
     }
 
     fn expire(&mut self, id: u64) -> io::Result<()> {
-        let Some(call) = self.calls.under_way.get_mut(&id) else { return Ok(()) };
+        let Some(call) = self.calls.under_way.get_mut(&id) else {
+            return Ok(());
+        };
         let late = io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
         if let Some((conn, _)) = call.attempt.take() {
             self.release(conn)?;
         }
-        let Some(call) = self.calls.under_way.get_mut(&id) else { return Ok(()) };
+        let Some(call) = self.calls.under_way.get_mut(&id) else {
+            return Ok(());
+        };
         if call.deadline <= self.now {
             return self.give_up(id, late);
         }
@@ -190,19 +232,31 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 
     fn give_up(&mut self, id: u64, error: io::Error) -> io::Result<()> {
-        let Some(call) = self.calls.under_way.remove(&id) else { return Ok(()) };
+        let Some(call) = self.calls.under_way.remove(&id) else {
+            return Ok(());
+        };
         self.fail(call.token, error)
     }
 
     fn fail(&mut self, token: u64, error: io::Error) -> io::Result<()> {
         self.stats.connect_failures.one();
-        self.machine.handle(self.now, Input::Connected { token, result: Err(error) });
+        self.machine.handle(
+            self.now,
+            Input::Connected {
+                token,
+                result: Err(error),
+            },
+        );
         Ok(())
     }
 }
 
 fn begin_connect(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     sockopt::no_delay(&socket)?;
     match socket.connect(&addr.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),

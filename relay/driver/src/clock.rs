@@ -12,7 +12,9 @@ pub(crate) fn now() -> Now {
 
 fn monotonic_ns() -> u64 {
     // The clock always exists on Linux; a kernel without it would give a time that stands still.
-    let Ok(t) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
+    let Ok(t) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
+        return 0;
+    };
     u64::try_from(t.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec()).unwrap_or(0)
 }
 

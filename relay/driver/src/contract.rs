@@ -45,7 +45,11 @@ pub(crate) use on_both_shores;
 fn uring_is_here() -> bool {
     let found = probe();
     let here = found.backend() == Backend::Uring;
-    assert!(here || std::env::var_os("CI").is_none(), "CI must test io_uring: {}", found.why);
+    assert!(
+        here || std::env::var_os("CI").is_none(),
+        "CI must test io_uring: {}",
+        found.why
+    );
     if !here {
         println!("skipped: {}", found.why);
     }
@@ -70,13 +74,19 @@ impl Desk {
 
     /// Sends our own bytes.
     fn say(&mut self, conn: Conn, bytes: &[u8]) {
-        self.want(Output::Send { conn, payload: Payload::Own(bytes.into(), 0) });
+        self.want(Output::Send {
+            conn,
+            payload: Payload::Own(bytes.into(), 0),
+        });
     }
 
     /// Sends a stretch of [`pattern`], as far as it goes.
     fn send_from(&mut self, conn: Conn, at: u64, most: usize) {
         let len = (self.ring.len() - at as usize).min(most) as u32;
-        self.want(Output::Send { conn, payload: Payload::Span(Span { ring: 7, len, at }) });
+        self.want(Output::Send {
+            conn,
+            payload: Payload::Span(Span { ring: 7, len, at }),
+        });
     }
 
     fn close(&mut self, conn: Conn, how: Closing) {
@@ -114,8 +124,13 @@ impl<F: FnMut(&mut Desk, Now, Option<Input<'_>>)> Machine for Script<F> {
     }
 
     fn park(&mut self, parked: bool) -> bool {
-        if parked { self.bell.park() } else { self.bell.unpark() }
-        let news = self.stop.load(Ordering::SeqCst) || self.desk.mail.load(Ordering::SeqCst) != self.desk.seen;
+        if parked {
+            self.bell.park()
+        } else {
+            self.bell.unpark()
+        }
+        let news =
+            self.stop.load(Ordering::SeqCst) || self.desk.mail.load(Ordering::SeqCst) != self.desk.seen;
         !(parked && news)
     }
 
@@ -126,7 +141,9 @@ impl<F: FnMut(&mut Desk, Now, Option<Input<'_>>)> Machine for Script<F> {
 
 /// Bytes that are different everywhere in reach.
 fn pattern(len: usize) -> Arc<[u8]> {
-    (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8).collect()
+    (0..len as u64)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8)
+        .collect()
 }
 
 /// A driver under test, before it runs.
@@ -148,7 +165,15 @@ impl Stage {
         let mut setup = Setup::new(vec![listener], Bell::new().unwrap(), refuse);
         // Small, because many tests run at once and locked memory is short.
         (setup.sq_entries, setup.cq_entries) = (256, 1024);
-        Self { backend, setup, ring: pattern(1 << 16), stop: Arc::default(), mail: Arc::default(), addr, faults: (0, Vec::new()) }
+        Self {
+            backend,
+            setup,
+            ring: pattern(1 << 16),
+            stop: Arc::default(),
+            mail: Arc::default(),
+            addr,
+            faults: (0, Vec::new()),
+        }
     }
 
     /// Runs the machine `on` on a thread of its own, and `world` here; the driver is stopped when `world` ends.
@@ -166,7 +191,14 @@ impl Stage {
             }
         }
         let bell = self.setup.bell.clone();
-        let desk = Desk { out: VecDeque::new(), done: false, deadline: None, ring: self.ring, mail: self.mail, seen: 0 };
+        let desk = Desk {
+            out: VecDeque::new(),
+            done: false,
+            deadline: None,
+            ring: self.ring,
+            mail: self.mail,
+            seen: 0,
+        };
         let stop = Arc::clone(&self.stop);
         let curtain = Curtain(bell.clone(), self.stop);
         thread::scope(|scope| {
@@ -215,7 +247,11 @@ fn reset(stream: TcpStream) {
 /// `assert_eq` that does not print megabytes.
 fn assert_same(got: &[u8], expected: &[u8]) {
     assert_eq!(got.len(), expected.len());
-    assert!(got == expected, "differs at byte {:?}", got.iter().zip(expected).position(|(a, b)| a != b));
+    assert!(
+        got == expected,
+        "differs at byte {:?}",
+        got.iter().zip(expected).position(|(a, b)| a != b)
+    );
 }
 
 /// Runs `body` in a process of its own: it counts descriptors, or limits them. `name` is the test's full name.
@@ -225,9 +261,17 @@ fn alone(name: &str, body: impl FnOnce()) {
         return body();
     }
     let exe = std::env::current_exe().unwrap();
-    let out = Command::new(exe).args(["--exact", name, "--nocapture"]).env(MARK, name).output().unwrap();
+    let out = Command::new(exe)
+        .args(["--exact", name, "--nocapture"])
+        .env(MARK, name)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(text.contains("1 passed"), "no such test: {name}");
 }
 

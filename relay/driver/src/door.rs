@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use relay_seam::{Input, Machine, Now};
 
+use crate::seat::{Phase, Seat};
 use crate::shore::Shore;
 use crate::sockopt;
-use crate::wheel::{Phase, Seat, Wheel};
+use crate::wheel::Wheel;
 
 /// New connections told to the machine in a turn; the rest wait for the next.
 const ADMITTED_PER_TURN: usize = 64;
@@ -29,6 +30,7 @@ pub(crate) struct Door {
     retry_at: Option<Now>,
     backoff: Duration,
     last_failure: Option<Now>,
+    freed: bool,
     /// No more of it: the machine has finished.
     shut: bool,
 }
@@ -49,16 +51,25 @@ impl Door {
         self.retry_at
     }
 
-    /// A descriptor has been freed: a stalled listener may try at once.
+    /// A descriptor is being freed: by the next turn it is.
     pub(crate) fn freed(&mut self) {
-        if let Some(at) = &mut self.retry_at {
+        self.freed = true;
+    }
+
+    /// Lets a stalled listener try at once if a descriptor was freed in the turn that has ended.
+    pub(crate) fn use_freed(&mut self) {
+        let freed = std::mem::take(&mut self.freed);
+        if let Some(at) = self.retry_at.as_mut().filter(|_| freed) {
             *at = Now::new(0, 0);
         }
     }
 
     /// Lets nobody in any more.
     pub(crate) fn shut(&mut self) {
-        *self = Self { shut: true, ..Self::default() };
+        *self = Self {
+            shut: true,
+            ..Self::default()
+        };
     }
 
     /// Notes a listener to retry; `true` when this is a new stall, which the machine should hear of.
@@ -85,7 +96,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     /// Takes newcomers in, so many per turn.
     pub(crate) fn admit(&mut self) -> io::Result<()> {
         for _ in 0..ADMITTED_PER_TURN {
-            let Some(fd) = self.door.waiting.pop_front() else { break };
+            let Some(fd) = self.door.waiting.pop_front() else {
+                break;
+            };
             self.stats.accepts.one();
             self.welcome(fd)?;
         }
@@ -102,7 +115,10 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
             self.stats.accepts_refused.one();
             return Ok(());
         };
-        let adopted = self.seats.get(conn).map(|seat| self.shore.adopt(conn, seat.fd.as_fd()));
+        let adopted = self
+            .seats
+            .get(conn)
+            .map(|seat| self.shore.adopt(conn, seat.fd.as_fd()));
         if let Some(Err(_)) = adopted {
             self.stats.accepts_lost.one();
             return self.release(conn);
@@ -174,12 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_descriptor_is_used_at_once() {
+    fn a_freed_descriptor_is_used_in_the_next_turn() {
         let mut door = Door::default();
         door.freed();
+        door.use_freed();
         assert_eq!(door.deadline(), None);
         door.stall(3, at(0));
+        door.use_freed();
+        assert!(door.due(at(1)).is_empty());
         door.freed();
+        door.use_freed();
         assert_eq!(door.due(at(1)), [3]);
     }
 }

@@ -13,9 +13,10 @@ use std::time::Duration;
 use relay_seam::{Closing, Conn, Handover, Machine, Now};
 
 use crate::clock;
+use crate::seat::{Phase, Seat};
 use crate::shore::Shore;
 use crate::sockopt;
-use crate::wheel::{Phase, Seat, Wheel};
+use crate::wheel::Wheel;
 
 /// Discarded bytes after which a lingering close is cut short.
 pub(crate) const LINGER_BYTES: usize = 64 * 1024;
@@ -39,11 +40,17 @@ impl Leavers {
     /// Adds one; gives back the one that has to make room.
     fn push(&mut self, until: Now, conn: Conn) -> Option<Conn> {
         self.queue.push_back((until, conn));
-        if self.queue.len() > LINGERERS_MAX { self.queue.pop_front().map(|(_, conn)| conn) } else { None }
+        if self.queue.len() > LINGERERS_MAX {
+            self.queue.pop_front().map(|(_, conn)| conn)
+        } else {
+            None
+        }
     }
 
     fn expired(&mut self, now: Now) -> Option<Conn> {
-        self.queue.pop_front_if(|(until, _)| *until <= now).map(|(_, conn)| conn)
+        self.queue
+            .pop_front_if(|(until, _)| *until <= now)
+            .map(|(_, conn)| conn)
     }
 }
 
@@ -56,7 +63,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 
     fn abort(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.open_seat(conn) else { return Ok(()) };
+        let Some(seat) = self.open_seat(conn) else {
+            return Ok(());
+        };
         let set = sockopt::reset_on_close(&seat.fd);
         if set.is_err() {
             self.stats.sockopt_failures.one();
@@ -66,7 +75,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 
     fn linger(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.open_seat(conn) else { return Ok(()) };
+        let Some(seat) = self.open_seat(conn) else {
+            return Ok(());
+        };
         let over = sockopt::finish(&seat.fd).is_err() || seat.fin;
         seat.phase = Phase::Leaving(0);
         self.stats.graceful_closes.one();
@@ -83,7 +94,11 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     /// Ends a lingering close before the peer has; no effect on one that is over.
     pub(crate) fn cut_short(&mut self, conn: Conn) -> io::Result<()> {
-        if self.seats.get(conn).is_some_and(|seat| matches!(seat.phase, Phase::Leaving(_))) {
+        if self
+            .seats
+            .get(conn)
+            .is_some_and(|seat| matches!(seat.phase, Phase::Leaving(_)))
+        {
             self.stats.lingers_cut.one();
             self.release(conn)?;
         }
@@ -99,14 +114,24 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     /// Stops receiving; the connection goes when all that is on its way has come.
     pub(crate) fn hand_over(&mut self, gift: Handover) -> io::Result<()> {
-        let Some(seat) = self.open_seat(gift.conn) else { return Ok(()) };
+        let Some(seat) = self.open_seat(gift.conn) else {
+            return Ok(());
+        };
         seat.phase = Phase::HandingOver(gift.read_so_far);
         self.shore.stop_reading(gift.conn)
     }
 
     pub(crate) fn read_stopped(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(Seat { phase: Phase::HandingOver(_), .. }) = self.seats.get(conn) else { return Ok(()) };
-        let Some(seat) = self.seats.remove(conn) else { return Ok(()) };
+        let Some(Seat {
+            phase: Phase::HandingOver(_),
+            ..
+        }) = self.seats.get(conn)
+        else {
+            return Ok(());
+        };
+        let Some(seat) = self.seats.remove(conn) else {
+            return Ok(());
+        };
         self.shore.let_go(conn, seat.fd.as_fd())?;
         if let Phase::HandingOver(read_so_far) = seat.phase {
             self.stats.handovers.one();
@@ -120,7 +145,12 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         self.door.shut();
         self.calls.forget_all();
         let goes = |seat: &Seat| matches!(seat.phase, Phase::Open | Phase::Connecting(_));
-        let gone: Vec<Conn> = self.seats.iter().filter(|(_, seat)| goes(seat)).map(|(conn, _)| conn).collect();
+        let gone: Vec<Conn> = self
+            .seats
+            .iter()
+            .filter(|(_, seat)| goes(seat))
+            .map(|(conn, _)| conn)
+            .collect();
         for conn in gone {
             self.release(conn)?;
         }
@@ -136,7 +166,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     /// A connection that is still the machine's to speak of.
     pub(crate) fn open_seat(&mut self, conn: Conn) -> Option<&mut Seat> {
-        self.seats.get_mut(conn).filter(|seat| matches!(seat.phase, Phase::Open))
+        self.seats
+            .get_mut(conn)
+            .filter(|seat| matches!(seat.phase, Phase::Open))
     }
 }
 

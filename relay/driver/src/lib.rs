@@ -14,12 +14,14 @@ mod clock;
 #[cfg(test)]
 mod contract;
 mod door;
+mod hear;
 mod leave;
 mod listen;
 mod mio;
 mod place;
 mod probe;
 mod resolve;
+mod seat;
 mod setup;
 mod shore;
 mod sockopt;
@@ -61,6 +63,8 @@ pub fn run<M: Machine + ?Sized>(backend: Backend, mut setup: Setup, machine: &mu
     if let Some(cpu) = setup.pin_to_cpu {
         place::pin(cpu)?;
     }
+    // Accepted sockets inherit it; `bind` has set it already on ours.
+    setup.listeners.iter().try_for_each(sockopt::no_delay)?;
     let stats = Arc::clone(&setup.stats);
     let resolver = Resolver::new()?;
     let listeners = setup.listeners.len();

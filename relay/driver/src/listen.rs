@@ -19,7 +19,11 @@ pub fn bind(addr: SocketAddr, reuse_port: bool, backlog: u32) -> io::Result<TcpL
 }
 
 fn try_bind(addr: SocketAddr, reuse_port: bool, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }

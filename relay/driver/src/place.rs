@@ -12,9 +12,14 @@ use nix::unistd::Pid;
 /// When there is no such CPU, or this process may not use it.
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).map_err(|errno| {
-        io::Error::new(io::Error::from(errno).kind(), format!("cannot run on CPU {cpu} only: {}", errno.desc()))
-    })
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|errno| {
+            io::Error::new(
+                io::Error::from(errno).kind(),
+                format!("cannot run on CPU {cpu} only: {}", errno.desc()),
+            )
+        })
 }
 
 #[cfg(test)]

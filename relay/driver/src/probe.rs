@@ -47,27 +47,46 @@ impl Probe {
 pub fn probe() -> Probe {
     match try_uring() {
         Ok((tier, why)) => Probe { tier, why },
-        Err(why) => Probe { tier: Tier::Mio, why: format!("mio (epoll), because {why}") },
+        Err(why) => Probe {
+            tier: Tier::Mio,
+            why: format!("mio (epoll), because {why}"),
+        },
     }
 }
 
 fn try_uring() -> Result<(Tier, String), String> {
     let ring = setup::make(8, 16).map_err(|e| why_not(&e))?;
     let params = ring.params();
-    let features = [("EXT_ARG", params.is_feature_ext_arg()), ("NODROP", params.is_feature_nodrop())];
+    let features = [
+        ("EXT_ARG", params.is_feature_ext_arg()),
+        ("NODROP", params.is_feature_nodrop()),
+    ];
     if let Some((name, _)) = features.iter().find(|(_, there)| !there) {
         return Err(format!("this kernel's io_uring lacks the feature {name}"));
     }
     let mut opcodes = Opcodes::new();
-    ring.submitter().register_probe(&mut opcodes).map_err(|e| format!("io_uring cannot be asked: {e}"))?;
+    ring.submitter()
+        .register_probe(&mut opcodes)
+        .map_err(|e| format!("io_uring cannot be asked: {e}"))?;
     if let Some(name) = missing(&opcodes) {
         return Err(format!("this kernel's io_uring lacks the operation {name}"));
     }
     let send_zc = opcodes.is_supported(opcode::SendZc::CODE);
     let deferred = is_deferred(&ring);
     let min_wait = params.is_feature_min_timeout();
-    let how = if deferred { "deferred completions" } else { "cooperative completions" };
-    Ok((Tier::Uring { send_zc, min_wait, deferred }, format!("io_uring, {how}, multishot accept and receive")))
+    let how = if deferred {
+        "deferred completions"
+    } else {
+        "cooperative completions"
+    };
+    Ok((
+        Tier::Uring {
+            send_zc,
+            min_wait,
+            deferred,
+        },
+        format!("io_uring, {how}, multishot accept and receive"),
+    ))
 }
 
 /// The first operation that the driver needs and the kernel does not know. Multishot receive has no number of its
@@ -81,7 +100,10 @@ fn missing(opcodes: &Opcodes) -> Option<&'static str> {
         ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
         ("SEND_ZC (its sign of multishot receive)", opcode::SendZc::CODE),
     ];
-    needed.into_iter().find(|(_, code)| !opcodes.is_supported(*code)).map(|(name, _)| name)
+    needed
+        .into_iter()
+        .find(|(_, code)| !opcodes.is_supported(*code))
+        .map(|(name, _)| name)
 }
 
 /// A ring made without deferred completions does not know the single issuer either.
@@ -95,13 +117,19 @@ pub(crate) fn why_not(error: &io::Error) -> String {
 }
 
 fn sysctl() -> Option<u8> {
-    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+    fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn explain(error: &io::Error, sysctl: Option<u8>) -> String {
     match (error.raw_os_error(), sysctl) {
         (Some(libc::ENOSYS), _) => "this kernel has no io_uring, or a seccomp profile hides it".into(),
-        (Some(libc::EPERM), Some(how @ 1..)) => format!("io_uring is forbidden by sysctl kernel.io_uring_disabled = {how}"),
+        (Some(libc::EPERM), Some(how @ 1..)) => {
+            format!("io_uring is forbidden by sysctl kernel.io_uring_disabled = {how}")
+        }
         (Some(libc::EPERM | libc::EACCES), _) => {
             "io_uring is forbidden, probably by a seccomp profile (Docker's default does)".into()
         }
@@ -132,7 +160,11 @@ mod tests {
     #[test]
     fn the_probe_names_a_backend_and_a_reason() {
         let found = probe();
-        let name = if found.backend() == Backend::Uring { "io_uring" } else { "mio" };
+        let name = if found.backend() == Backend::Uring {
+            "io_uring"
+        } else {
+            "mio"
+        };
         assert!(found.why.starts_with(name), "{}", found.why);
     }
 }

@@ -53,8 +53,15 @@ impl Resolver {
     /// When the process has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
         let ready = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let shared = Shared { desk: Mutex::default(), asked: Condvar::new(), ready };
-        Ok(Self { shared: Arc::new(shared), threads: 0 })
+        let shared = Shared {
+            desk: Mutex::default(),
+            asked: Condvar::new(),
+            ready,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            threads: 0,
+        })
     }
 
     /// Readable when there are answers.
@@ -66,18 +73,27 @@ impl Resolver {
     pub(crate) fn ask(&mut self, id: u64, host: &str, port: u16) -> io::Result<()> {
         let mut desk = self.shared.desk();
         if desk.questions.len() >= QUESTIONS_MAX {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many names are being resolved already"));
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "too many names are being resolved already",
+            ));
         }
         desk.questions.push_back((id, host.to_owned(), port));
         let busy = desk.questions.len() > desk.idle;
         drop(desk);
         self.shared.asked.notify_one();
-        if busy && self.threads < THREADS_MAX { self.hire() } else { Ok(()) }
+        if busy && self.threads < THREADS_MAX {
+            self.hire()
+        } else {
+            Ok(())
+        }
     }
 
     fn hire(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name("resolver".into()).spawn(move || work(&shared))?;
+        thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || work(&shared))?;
         self.threads += 1;
         Ok(())
     }
@@ -144,8 +160,15 @@ mod tests {
         }
         let mut answers = wait_for(&mut resolver, 20);
         answers.sort_by_key(|(id, _)| *id);
-        assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
-        assert!(answers.into_iter().all(|(_, a)| a.unwrap().iter().all(|a| a.ip().is_loopback())));
+        assert_eq!(
+            answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+            (0..20).collect::<Vec<_>>()
+        );
+        assert!(
+            answers
+                .into_iter()
+                .all(|(_, a)| a.unwrap().iter().all(|a| a.ip().is_loopback()))
+        );
         assert!(resolver.threads <= THREADS_MAX);
     }
 

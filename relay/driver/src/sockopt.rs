@@ -51,7 +51,8 @@ pub(crate) fn take_error(fd: &impl AsFd) -> Option<io::Error> {
 /// Who is at the other end.
 pub(crate) fn peer(fd: &impl AsFd) -> io::Result<SocketAddr> {
     let addr = SockRef::from(fd).peer_addr()?;
-    addr.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the peer has no IP address"))
+    addr.as_socket()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the peer has no IP address"))
 }
 
 /// What an `errno` on an established connection means to a machine.

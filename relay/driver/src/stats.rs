@@ -14,7 +14,8 @@ impl Counter {
 
     /// So many more. Load and store instead of an atomic add: there is only one writer.
     pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0
+            .store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     fn read(&self) -> u64 {
@@ -134,6 +135,10 @@ mod tests {
         shared.sends.one();
         let stats = shared.read();
         assert_eq!(stats.sends, 4);
-        assert!(stats.each().any(|(name, help, n)| name == "sends" && help == "Sends offered to the kernel." && n == 4));
+        assert!(
+            stats
+                .each()
+                .any(|(name, help, n)| name == "sends" && help == "Sends offered to the kernel." && n == 4)
+        );
     }
 }

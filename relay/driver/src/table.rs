@@ -20,7 +20,11 @@ struct Slot<T> {
 impl<T> Table<T> {
     /// A table for at most `max` connections; it grows as they come.
     pub(crate) fn new(max: u32) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), max: max.min(Conn::SLOTS_MAX) }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            max: max.min(Conn::SLOTS_MAX),
+        }
     }
 
     /// How many connections there are.
@@ -34,31 +38,45 @@ impl<T> Table<T> {
 
     /// Takes a connection in and names it; gives it back when the table is full.
     pub(crate) fn insert(&mut self, value: T) -> Result<Conn, T> {
-        let Some(slot) = self.free.pop().or_else(|| self.grow()) else { return Err(value) };
+        let Some(slot) = self.free.pop().or_else(|| self.grow()) else {
+            return Err(value);
+        };
         let place = &mut self.slots[slot as usize];
         place.held = Some(value);
         Ok(Conn::new(slot, place.generation))
     }
 
     fn grow(&mut self) -> Option<u32> {
-        let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < self.max)?;
-        self.slots.push(Slot { generation: 0, held: None });
+        let slot = u32::try_from(self.slots.len())
+            .ok()
+            .filter(|slot| *slot < self.max)?;
+        self.slots.push(Slot {
+            generation: 0,
+            held: None,
+        });
         Some(slot)
     }
 
     pub(crate) fn get(&self, conn: Conn) -> Option<&T> {
         let slot = self.slots.get(conn.slot())?;
-        slot.held.as_ref().filter(|_| slot.generation == conn.generation())
+        slot.held
+            .as_ref()
+            .filter(|_| slot.generation == conn.generation())
     }
 
     pub(crate) fn get_mut(&mut self, conn: Conn) -> Option<&mut T> {
         let slot = self.slots.get_mut(conn.slot())?;
-        slot.held.as_mut().filter(|_| slot.generation == conn.generation())
+        slot.held
+            .as_mut()
+            .filter(|_| slot.generation == conn.generation())
     }
 
     /// Lets a connection go; its name means nothing from now on.
     pub(crate) fn remove(&mut self, conn: Conn) -> Option<T> {
-        let slot = self.slots.get_mut(conn.slot()).filter(|slot| slot.generation == conn.generation())?;
+        let slot = self
+            .slots
+            .get_mut(conn.slot())
+            .filter(|slot| slot.generation == conn.generation())?;
         let value = slot.held.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(conn.slot() as u32);

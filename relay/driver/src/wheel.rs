@@ -4,20 +4,19 @@
 //! events, so many new connections, so many outputs. Hence a flood of one kind starves no other.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use relay_ring::Bell;
-use relay_seam::{Conn, Input, Machine, Now, Output};
+use relay_seam::{Input, Machine, Now, Output};
 
 use crate::calls::Calls;
 use crate::clock;
 use crate::door::Door;
 use crate::leave::Leavers;
+use crate::seat::Seat;
 use crate::setup::{HandoverFn, Setup};
-use crate::shore::{Event, Piece, Shore};
-use crate::sockopt;
+use crate::shore::Shore;
 use crate::stats::SharedStats;
 use crate::table::Table;
 
@@ -38,35 +37,7 @@ pub(crate) struct Wheel<'m, S, M: ?Sized> {
     pub(crate) handover: HandoverFn,
     pub(crate) stats: Arc<SharedStats>,
     pub(crate) batch: Vec<Output>,
-    bell: Bell,
-}
-
-/// One connection. The descriptor is closed once, where the seat ends.
-pub(crate) struct Seat {
-    pub(crate) fd: OwnedFd,
-    pub(crate) phase: Phase,
-    /// The peer has said FIN.
-    pub(crate) fin: bool,
-    /// The machine has been told of a full socket and waits for [`Input::Writable`].
-    pub(crate) wants_room: bool,
-}
-
-/// What a connection is doing.
-pub(crate) enum Phase {
-    /// Being connected, for this call.
-    Connecting(u64),
-    /// The machine's.
-    Open,
-    /// Let go; so many bytes have been discarded.
-    Leaving(usize),
-    /// Going to the control plane as soon as nothing is on its way; what was read so far.
-    HandingOver(Vec<u8>),
-}
-
-impl Seat {
-    pub(crate) fn new(fd: OwnedFd, phase: Phase) -> Self {
-        Self { fd, phase, fin: false, wants_room: false }
-    }
+    pub(crate) bell: Bell,
 }
 
 impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
@@ -104,6 +75,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
 
     /// Sleeps until something happens; only looks when there is more to do.
     fn rest(&mut self, busy: bool) -> io::Result<()> {
+        self.door.use_freed();
         if busy || self.shore.pending() || self.door.has_waiting() {
             return self.look();
         }
@@ -139,7 +111,10 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
 
     /// When the driver itself has something to do.
     fn own_deadline(&self) -> Option<Now> {
-        Now::earliest(Now::earliest(self.door.deadline(), self.calls.deadline()), self.leavers.deadline())
+        Now::earliest(
+            Now::earliest(self.door.deadline(), self.calls.deadline()),
+            self.leavers.deadline(),
+        )
     }
 
     /// Tells the machine what happened.
@@ -151,108 +126,10 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
         self.admit()
     }
 
-    fn happened(&mut self, event: Event) -> io::Result<()> {
-        match event {
-            Event::Knock(fd) => self.door.knock(fd),
-            Event::KnockFailed(listener, error) => self.knock_failed(listener, error)?,
-            Event::Bytes(conn, piece) => self.received(conn, piece)?,
-            Event::Fin(conn) => self.peer_done(conn)?,
-            Event::Broken(conn, errno) => self.lost(conn, errno)?,
-            Event::ReadStopped(conn) => self.read_stopped(conn)?,
-            Event::Room(conn) => self.room(conn)?,
-            Event::Hung(conn) => self.hung(conn)?,
-            Event::Bell => self.rung(),
-            Event::Answer => self.answered()?,
-        }
-        Ok(())
-    }
-
-    fn received(&mut self, conn: Conn, piece: Piece) -> io::Result<()> {
-        let bytes = self.shore.bytes(&piece);
-        let mut over = false;
-        match self.seats.get_mut(conn).map(|seat| &mut seat.phase) {
-            Some(Phase::Open) => {
-                self.stats.receives.one();
-                self.stats.received_bytes.add(bytes.len() as u64);
-                self.machine.handle(self.now, Input::Received { conn, bytes });
-            }
-            Some(Phase::HandingOver(read_so_far)) => read_so_far.extend_from_slice(bytes),
-            Some(Phase::Leaving(discarded)) => {
-                self.stats.discarded_bytes.add(bytes.len() as u64);
-                *discarded += bytes.len();
-                over = *discarded > crate::leave::LINGER_BYTES;
-            }
-            Some(Phase::Connecting(_)) | None => self.stats.late_completions.one(),
-        }
-        self.shore.give_back(piece);
-        if over { self.cut_short(conn) } else { Ok(()) }
-    }
-
-    fn peer_done(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(conn) else { return Ok(()) };
-        seat.fin = true;
-        match seat.phase {
-            Phase::Open => {
-                self.shore.watch_hangup(conn)?;
-                self.machine.handle(self.now, Input::PeerDone { conn });
-                Ok(())
-            }
-            Phase::Leaving(_) => self.release(conn),
-            Phase::HandingOver(_) | Phase::Connecting(_) => Ok(()),
-        }
-    }
-
-    /// A connection is broken: release it, and say so if it was the machine's.
-    pub(crate) fn lost(&mut self, conn: Conn, errno: i32) -> io::Result<()> {
-        let Some(seat) = self.seats.get(conn) else { return Ok(()) };
-        let open = matches!(seat.phase, Phase::Open);
-        if matches!(seat.phase, Phase::HandingOver(_)) {
-            self.stats.handovers_lost.one();
-        }
-        self.release(conn)?;
-        if open {
-            self.stats.closed_by_peer.one();
-            self.machine.handle(self.now, Input::Closed { conn, reason: sockopt::reason(errno) });
-        }
-        Ok(())
-    }
-
-    fn room(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(conn) else { return Ok(()) };
-        match seat.phase {
-            Phase::Connecting(call) => return self.reached(conn, call),
-            Phase::Open if std::mem::take(&mut seat.wants_room) => {
-                self.machine.handle(self.now, Input::Writable { conn });
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn hung(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.seats.get(conn) else { return Ok(()) };
-        let error = sockopt::take_error(&seat.fd).and_then(|e| e.raw_os_error());
-        // A send may have taken the error already; what hangs up without one was reset.
-        self.lost(conn, error.unwrap_or(libc::ECONNRESET))
-    }
-
-    fn rung(&mut self) {
-        self.bell.clear();
-        self.stats.rings.one();
-        self.machine.handle(self.now, Input::Woken);
-    }
-
     /// What is due: accepts to retry, connects to give up, lingerers to cut short.
     fn keep_time(&mut self) -> io::Result<()> {
         self.retry_doors()?;
         self.expire_calls()?;
         self.expire_leavers()
-    }
-
-    /// Forgets a connection and closes it, without a word to the machine.
-    pub(crate) fn release(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(seat) = self.seats.remove(conn) else { return Ok(()) };
-        self.door.freed();
-        self.shore.release(conn, seat.fd)
     }
 }

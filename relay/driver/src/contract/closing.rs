@@ -46,7 +46,9 @@ fn a_reset_is_told_once(backend: Backend) {
                 tell.send(reason).unwrap();
                 desk.say(conn, b"too late");
             }
-            Some(Input::Sent { result: Sent::Gone, .. }) => desk.done = true,
+            Some(Input::Sent {
+                result: Sent::Gone, ..
+            }) => desk.done = true,
             _ => {}
         },
         |addr| {
@@ -90,7 +92,10 @@ fn an_abort_resets(backend: Backend) {
         |addr| {
             let mut stream = client(addr);
             write_all(&stream, b"x");
-            assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert_eq!(
+                stream.read(&mut [0; 8]).unwrap_err().kind(),
+                ErrorKind::ConnectionReset
+            );
         },
     );
     assert_eq!(stats.aborts, 1);
@@ -101,7 +106,10 @@ fn a_graceful_close_with_an_unread_body_does_not_reset(backend: Backend) {
     let stats = Stage::new(backend).play(
         move |desk, _, input| match input {
             Some(Input::Received { conn, .. }) => {
-                assert!(!std::mem::replace(&mut answered, true), "no input may name it after the close");
+                assert!(
+                    !std::mem::replace(&mut answered, true),
+                    "no input may name it after the close"
+                );
                 desk.send_from(conn, 0, 1000);
                 desk.close(conn, Closing::Graceful);
             }
@@ -154,13 +162,28 @@ fn closed_connections_mean_nothing(backend: Backend) {
                     // The slot has a new holder; all this is meant for the old one and must not touch it.
                     assert_eq!((old.slot(), old == conn), (conn.slot(), false));
                     desk.say(old, b"late");
-                    desk.want(Output::Bound { conn: old, send_buffer: Some(1), unsent: None, user_timeout: None });
+                    desk.want(Output::Bound {
+                        conn: old,
+                        send_buffer: Some(1),
+                        unsent: None,
+                        user_timeout: None,
+                    });
                     desk.want(Output::Pause { conn: old });
-                    desk.want(Output::HandOver(Handover { conn: old, read_so_far: Vec::new() }));
+                    desk.want(Output::HandOver(Handover {
+                        conn: old,
+                        read_so_far: Vec::new(),
+                    }));
                     desk.close(old, Closing::Abort);
                     desk.close(old, Closing::Graceful);
-                    let span = Span { ring: 7, len: 5, at: 0 };
-                    desk.want(Output::Send { conn: old, payload: Payload::Span(span) });
+                    let span = Span {
+                        ring: 7,
+                        len: 5,
+                        at: 0,
+                    };
+                    desk.want(Output::Send {
+                        conn: old,
+                        payload: Payload::Span(span),
+                    });
                 }
             },
             Some(Input::Sent { conn, result }) if Some(conn) == old => {
@@ -211,7 +234,10 @@ fn a_hand_over_loses_no_byte(backend: Backend) {
         move |desk, _, input| match input {
             Some(Input::Received { conn, bytes }) => {
                 assert!(!given, "it is the control plane's now");
-                let held = held.get_or_insert(Handover { conn, read_so_far: Vec::new() });
+                let held = held.get_or_insert(Handover {
+                    conn,
+                    read_so_far: Vec::new(),
+                });
                 held.read_so_far.extend_from_slice(bytes);
             }
             None if held.is_some() => {
@@ -245,7 +271,10 @@ fn a_paused_connection_can_be_handed_over(backend: Backend) {
         move |desk, _, input| {
             if let Some(Input::Received { conn, bytes }) = input {
                 desk.want(Output::Pause { conn });
-                desk.want(Output::HandOver(Handover { conn, read_so_far: bytes.to_vec() }));
+                desk.want(Output::HandOver(Handover {
+                    conn,
+                    read_so_far: bytes.to_vec(),
+                }));
             }
         },
         |addr| {
@@ -276,14 +305,23 @@ fn a_thousand_closes_in_full_flight(backend: Backend) {
         move |desk, _, input| match input {
             Some(Input::Accepted { conn, .. }) => {
                 n += 1;
-                desk.want(Output::Bound { conn, send_buffer: Some(1), unsent: None, user_timeout: None });
+                desk.want(Output::Bound {
+                    conn,
+                    send_buffer: Some(1),
+                    unsent: None,
+                    user_timeout: None,
+                });
                 if n.is_multiple_of(3) {
                     desk.want(Output::Pause { conn });
                 }
                 desk.send_from(conn, 0, 1 << 16);
             }
             Some(Input::Sent { conn, .. }) => {
-                let how = if conn.generation() % 2 == 0 { Closing::Abort } else { Closing::Graceful };
+                let how = if conn.generation() % 2 == 0 {
+                    Closing::Abort
+                } else {
+                    Closing::Graceful
+                };
                 desk.close(conn, how);
             }
             _ => {}

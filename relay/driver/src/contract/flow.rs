@@ -66,7 +66,12 @@ fn ten_megabytes_each_way_through_tiny_buffers(backend: Backend) {
         move |desk, _, input| match input {
             Some(Input::Accepted { conn, .. }) => {
                 // The kernel rounds one byte up to its smallest, about 4.5 KiB with its own bookkeeping.
-                desk.want(Output::Bound { conn, send_buffer: Some(1), unsent: None, user_timeout: None });
+                desk.want(Output::Bound {
+                    conn,
+                    send_buffer: Some(1),
+                    unsent: None,
+                    user_timeout: None,
+                });
                 sender.go_on(desk, conn);
             }
             Some(Input::Received { bytes, .. }) => {
@@ -79,7 +84,10 @@ fn ten_megabytes_each_way_through_tiny_buffers(backend: Backend) {
                 sender.sent(desk, conn, result, offered);
             }
             Some(Input::Writable { conn }) => {
-                assert!(std::mem::take(&mut sender.waiting), "room was told without being waited for");
+                assert!(
+                    std::mem::take(&mut sender.waiting),
+                    "room was told without being waited for"
+                );
                 sender.go_on(desk, conn);
             }
             _ => {}
@@ -106,12 +114,20 @@ fn what_to_send_is_decided_when_there_is_room(backend: Backend) {
     let stats = stage.play(
         move |desk, _, input| match input {
             Some(Input::Accepted { conn, .. }) => desk.send_from(conn, 0, 4096),
-            Some(Input::Sent { conn, result: Sent::All }) if taken < u64::MAX => {
+            Some(Input::Sent {
+                conn,
+                result: Sent::All,
+            }) if taken < u64::MAX => {
                 taken += 4096;
                 desk.send_from(conn, 0, 4096);
             }
-            Some(Input::Sent { result: Sent::Some(n), .. }) => full.send(taken + u64::from(n)).unwrap(),
-            Some(Input::Sent { result: Sent::Full, .. }) => full.send(taken).unwrap(),
+            Some(Input::Sent {
+                result: Sent::Some(n),
+                ..
+            }) => full.send(taken + u64::from(n)).unwrap(),
+            Some(Input::Sent {
+                result: Sent::Full, ..
+            }) => full.send(taken).unwrap(),
             Some(Input::Writable { conn }) => {
                 taken = u64::MAX;
                 desk.say(conn, b"the present");
@@ -150,10 +166,15 @@ fn five_hundred_connections_get_every_small_send(backend: Backend) {
         |addr| {
             let streams: Vec<_> = (0..CONNS).map(|_| client(addr)).collect();
             let expected = pattern(SENDS * 100);
-            streams.iter().for_each(|stream| assert_same(&read_all(stream), &expected));
+            streams
+                .iter()
+                .for_each(|stream| assert_same(&read_all(stream), &expected));
         },
     );
-    assert_eq!((stats.accepts, stats.sends), (CONNS as u64, (CONNS * SENDS) as u64));
+    assert_eq!(
+        (stats.accepts, stats.sends),
+        (CONNS as u64, (CONNS * SENDS) as u64)
+    );
 }
 
 fn pausing_and_resuming_loses_nothing(backend: Backend) {
@@ -202,46 +223,34 @@ fn pausing_and_resuming_loses_nothing(backend: Backend) {
 }
 
 fn a_paused_peer_is_pushed_back(backend: Backend) {
-    let (mut heard, mut who) = (0, None);
-    let (tell, told) = std::sync::mpsc::channel();
+    let mut written = 0;
     let stats = Stage::new(backend).play(
-        move |desk, _, input| match input {
-            Some(Input::Accepted { conn, .. }) => {
+        |desk, _, input| {
+            if let Some(Input::Accepted { conn, .. }) = input {
                 desk.want(Output::Pause { conn });
-                who = Some(conn);
             }
-            Some(Input::Received { bytes, .. }) => heard += bytes.len(),
-            Some(Input::Woken) => {
-                tell.send(heard).unwrap();
-                desk.want(Output::Resume { conn: who.unwrap() });
-            }
-            Some(Input::PeerDone { .. }) => tell.send(heard).unwrap(),
-            _ => {}
         },
         |addr| {
-            let stream = client(addr);
+            let mut stream = client(addr);
             stream.set_nonblocking(true).unwrap();
-            let mut written = 0;
             // The kernel's buffers fill up; then nobody takes any more.
-            let block = vec![7; 64 * 1024];
-            let mut idle = 0;
-            while idle < 20 {
-                match (&stream).write(&block) {
-                    Ok(n) => (written, idle) = (written + n, 0),
+            let mut refused = 0;
+            while refused < 20 {
+                match stream.write(&[7; 64 * 1024]) {
+                    Ok(n) => (written, refused) = (written + n, 0),
                     Err(_) => {
-                        idle += 1;
+                        refused += 1;
                         thread::sleep(Duration::from_millis(5));
                     }
                 }
             }
-            assert!(written > 0);
-            // The reset makes the machine resume: see `Woken` there. A second connection is the simplest ring.
-            stream.shutdown(Shutdown::Write).unwrap();
-            drop(stream);
-            let _ = told;
         },
     );
-    assert!(stats.received_bytes < 2_000_000, "a paused connection was read on: {stats:?}");
+    // What came before the pause took effect is told; the rest stays in the kernel.
+    assert!(
+        stats.received_bytes < written as u64,
+        "a paused connection was read on: {stats:?}"
+    );
 }
 
 /// Once with the FIN noticed, once with reading paused, so that it is not.

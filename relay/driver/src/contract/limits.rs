@@ -49,7 +49,13 @@ fn accepting_stalls_and_resumes(backend: Backend) {
             }
             _ => {}
         },
-        |_| assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(1), "a stall is told once"),
+        |_| {
+            assert_eq!(
+                told.recv_timeout(Duration::from_secs(20)),
+                Ok(1),
+                "a stall is told once"
+            )
+        },
     );
     // Retries at 100, 300 and 700 ms, and one for each round of sending home.
     assert!((1..30).contains(&stats.accept_stalls), "{stats:?}");
@@ -115,7 +121,9 @@ fn echo(stage: Stage, conns: usize, len: usize) -> Stats {
                 write_all(stream, &bytes);
                 stream.shutdown(Shutdown::Write).unwrap();
             }
-            streams.iter().for_each(|stream| assert_same(&read_all(stream), &bytes));
+            streams
+                .iter()
+                .for_each(|stream| assert_same(&read_all(stream), &bytes));
         },
     )
 }
@@ -128,7 +136,10 @@ fn a_moody_kernel_loses_nothing() {
     let mut stage = Stage::new(Backend::Uring);
     stage.faults = (3, vec![libc::EAGAIN, libc::EBUSY, libc::EINTR]);
     let stats = echo(stage, 100, 20_000);
-    assert!(stats.enter_eagain > 0 && stats.enter_ebusy > 0 && stats.enter_eintr > 0, "{stats:?}");
+    assert!(
+        stats.enter_eagain > 0 && stats.enter_ebusy > 0 && stats.enter_eintr > 0,
+        "{stats:?}"
+    );
     assert_eq!((stats.accepts, stats.received_bytes), (100, 2_000_000));
 }
 

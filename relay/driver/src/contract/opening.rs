@@ -17,7 +17,12 @@ on_both_shores!(
 );
 
 fn connect(desk: &mut Desk, host: &str, port: u16, timeout: Duration) {
-    desk.want(Output::Connect { token: 42, host: host.into(), port, timeout });
+    desk.want(Output::Connect {
+        token: 42,
+        host: host.into(),
+        port,
+        timeout,
+    });
 }
 
 /// Connects out once; what came of it comes back, the error's kind if one.
@@ -30,7 +35,8 @@ fn try_connect(backend: Backend, host: &str, port: u16, timeout: Duration) -> Re
             None if !std::mem::replace(&mut asked, true) => connect(desk, &host, port, timeout),
             Some(Input::Connected { token, result }) => {
                 assert_eq!(token, 42);
-                tell.send(result.map(|(_, addr)| addr).map_err(|e| e.kind())).unwrap();
+                tell.send(result.map(|(_, addr)| addr).map_err(|e| e.kind()))
+                    .unwrap();
             }
             _ => {}
         },
@@ -78,7 +84,11 @@ fn a_name_is_resolved(backend: Backend) {
 }
 
 fn a_refusal_is_told(backend: Backend) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let reached = try_connect(backend, "127.0.0.1", port, Duration::from_secs(20));
     assert_eq!(reached, Err(ErrorKind::ConnectionRefused));
 }

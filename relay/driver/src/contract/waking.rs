@@ -6,7 +6,11 @@ use relay_seam::Input;
 
 use super::*;
 
-on_both_shores!(a_deadline_wakes_and_not_before, every_ring_is_heard, an_idle_driver_sleeps);
+on_both_shores!(
+    a_deadline_wakes_and_not_before,
+    every_ring_is_heard,
+    an_idle_driver_sleeps
+);
 
 fn a_deadline_wakes_and_not_before(backend: Backend) {
     const ROUNDS: usize = 20;
@@ -31,7 +35,10 @@ fn a_deadline_wakes_and_not_before(backend: Backend) {
         |_| told.recv_timeout(Duration::from_secs(20)).unwrap(),
     );
     // One sleep for each, and a few for beginning and end: it did not spin.
-    assert!((ROUNDS as u64..3 * ROUNDS as u64).contains(&stats.sleeps), "{stats:?}");
+    assert!(
+        (ROUNDS as u64..3 * ROUNDS as u64).contains(&stats.sleeps),
+        "{stats:?}"
+    );
     assert!(stats.turns < 4 * ROUNDS as u64, "{stats:?}");
 }
 

@@ -69,14 +69,22 @@ impl Epoll {
     /// When the kernel refuses the epoll instance or to watch one of the descriptors.
     pub(crate) fn new(setup: &mut Setup, answers: BorrowedFd<'_>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let watch = |fd: RawFd, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let watch = |fd: RawFd, token| {
+            poll.registry()
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)
+        };
         watch(setup.bell.as_raw_fd(), BELL)?;
         watch(answers.as_raw_fd(), ANSWER)?;
         let mut listeners = Vec::new();
         for (i, socket) in std::mem::take(&mut setup.listeners).into_iter().enumerate() {
             socket.set_nonblocking(true)?;
             watch(socket.as_raw_fd(), Token(LISTENERS + i))?;
-            listeners.push(Way { socket, open: false, ready: true, left: ACCEPTS_PER_TURN });
+            listeners.push(Way {
+                socket,
+                open: false,
+                ready: true,
+                left: ACCEPTS_PER_TURN,
+            });
         }
         Ok(Self {
             poll,
@@ -120,14 +128,22 @@ impl Epoll {
 
     /// Puts a connection in the queue of readable ones, if it is readable, wanted and not there yet.
     fn queue(&mut self, conn: Conn) {
-        if let Some(post) = self.posts.get(conn).filter(|post| post.readable && post.reading && !post.queued) {
+        if let Some(post) = self
+            .posts
+            .get(conn)
+            .filter(|post| post.readable && post.reading && !post.queued)
+        {
             post.queued = true;
             self.readable.push_back(conn);
         }
     }
 
     fn accept_one(&mut self) -> Option<Event> {
-        let (i, way) = self.listeners.iter_mut().enumerate().find(|(_, way)| way.may_accept())?;
+        let (i, way) = self
+            .listeners
+            .iter_mut()
+            .enumerate()
+            .find(|(_, way)| way.may_accept())?;
         way.left -= 1;
         match SockRef::from(&way.socket).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
             Ok((socket, _)) => Some(Event::Knock(socket.into())),
@@ -147,7 +163,9 @@ impl Epoll {
         while self.reads_left > 0 {
             self.reads_left -= 1;
             let conn = self.readable.pop_front()?;
-            let Some(post) = self.posts.get(conn) else { continue };
+            let Some(post) = self.posts.get(conn) else {
+                continue;
+            };
             post.queued = false;
             if !post.reading {
                 continue;
@@ -163,7 +181,13 @@ impl Epoll {
                 }
                 Ok(n) => {
                     self.queue(conn);
-                    return Some(Event::Bytes(conn, Piece { buffer: 0, len: n as u32 }));
+                    return Some(Event::Bytes(
+                        conn,
+                        Piece {
+                            buffer: 0,
+                            len: n as u32,
+                        },
+                    ));
                 }
                 Err(nix::Error::EAGAIN) => {}
                 Err(nix::Error::EINTR) => {
@@ -196,7 +220,9 @@ impl Shore for Epoll {
         let raw = fd.as_raw_fd();
         self.posts.open(conn, raw);
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut SourceFd(&raw), Token(pack(conn)), both)
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&raw), Token(pack(conn)), both)
     }
 
     fn read(&mut self, conn: Conn) -> io::Result<()> {
@@ -223,7 +249,9 @@ impl Shore for Epoll {
     }
 
     fn watch_hangup(&mut self, conn: Conn) -> io::Result<()> {
-        let Some(post) = self.posts.get(conn) else { return Ok(()) };
+        let Some(post) = self.posts.get(conn) else {
+            return Ok(());
+        };
         post.wants_hangup = !post.broken;
         if post.broken {
             self.told.push_back(Event::Hung(conn));
@@ -255,7 +283,11 @@ impl Shore for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = if self.pending() { Some(Duration::ZERO) } else { timeout };
+        let timeout = if self.pending() {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -266,7 +298,9 @@ impl Shore for Epoll {
         }
         self.events = events;
         self.reads_left = self.readable.len();
-        self.listeners.iter_mut().for_each(|way| way.left = ACCEPTS_PER_TURN);
+        self.listeners
+            .iter_mut()
+            .for_each(|way| way.left = ACCEPTS_PER_TURN);
         Ok(())
     }
 
@@ -302,7 +336,11 @@ mod tests {
 
     #[test]
     fn a_token_keeps_the_whole_name() {
-        for conn in [Conn::new(0, 0), Conn::new(Conn::SLOTS_MAX - 1, u32::MAX), Conn::new(5, 7)] {
+        for conn in [
+            Conn::new(0, 0),
+            Conn::new(Conn::SLOTS_MAX - 1, u32::MAX),
+            Conn::new(5, 7),
+        ] {
             assert_eq!(unpack(pack(conn)), conn);
             assert!(pack(conn) < SPECIAL);
         }

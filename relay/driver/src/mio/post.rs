@@ -46,7 +46,10 @@ impl Posts {
     }
 
     pub(super) fn get(&mut self, conn: Conn) -> Option<&mut Post> {
-        self.0.get_mut(conn.slot())?.as_mut().filter(|post| post.generation == conn.generation())
+        self.0
+            .get_mut(conn.slot())?
+            .as_mut()
+            .filter(|post| post.generation == conn.generation())
     }
 
     pub(super) fn close(&mut self, conn: Conn) {

@@ -41,8 +41,16 @@ impl Area {
         let layout = Layout::from_size_align(bytes.max(PAGE), PAGE).map_err(io::Error::other)?;
         // SAFETY: the layout has a size above zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) });
-        let no_memory = || io::Error::new(io::ErrorKind::OutOfMemory, format!("no {bytes} bytes for receive buffers"));
-        Ok(Self { start: start.ok_or_else(no_memory)?, layout })
+        let no_memory = || {
+            io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("no {bytes} bytes for receive buffers"),
+            )
+        };
+        Ok(Self {
+            start: start.ok_or_else(no_memory)?,
+            layout,
+        })
     }
 
     fn free(&mut self) {
@@ -58,11 +66,26 @@ impl Buffers {
         let size = size.max(1);
         let entries = Area::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Area::new(usize::from(count) * size as usize)?;
-        let mut buffers = Self { entries, memory, count, size, tail: 0, detached: true };
+        let mut buffers = Self {
+            entries,
+            memory,
+            count,
+            size,
+            tail: 0,
+            detached: true,
+        };
         let address = buffers.entries.start.as_ptr() as u64;
         // SAFETY: the area is page aligned, holds `count` entries, and stays until `detach`: `drop` keeps it otherwise.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0) }
-            .map_err(|e| io::Error::new(e.kind(), format!("the kernel refuses {count} receive buffers: {e}")))?;
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(address, count, GROUP, 0)
+        }
+        .map_err(|e| {
+            io::Error::new(
+                e.kind(),
+                format!("the kernel refuses {count} receive buffers: {e}"),
+            )
+        })?;
         buffers.detached = false;
         (0..count).for_each(|id| buffers.give(id));
         Ok(buffers)

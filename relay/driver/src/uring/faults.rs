@@ -19,7 +19,11 @@ thread_local! {
 
 /// From now on, on this thread.
 pub(crate) fn inject(every: usize, errnos: &[i32]) {
-    FAULTS.set(Faults { every, errnos: errnos.to_vec(), calls: 0 });
+    FAULTS.set(Faults {
+        every,
+        errnos: errnos.to_vec(),
+        calls: 0,
+    });
 }
 
 /// Is it this call's turn to fail?
@@ -30,6 +34,8 @@ pub(super) fn check() -> io::Result<()> {
             return Ok(());
         }
         let turn = faults.calls / faults.every;
-        Err(io::Error::from_raw_os_error(faults.errnos[turn % faults.errnos.len()]))
+        Err(io::Error::from_raw_os_error(
+            faults.errnos[turn % faults.errnos.len()],
+        ))
     })
 }

@@ -42,7 +42,10 @@ impl Halves {
     pub(super) fn add(&self, conn: Conn, fd: BorrowedFd<'_>) -> io::Result<()> {
         // Errors and hang-ups are always reported.
         let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-        match self.0.add(fd, EpollEvent::new(flags, Tag::new(Kind::Halves, conn).pack())) {
+        match self
+            .0
+            .add(fd, EpollEvent::new(flags, Tag::new(Kind::Halves, conn).pack()))
+        {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -59,9 +62,14 @@ impl Halves {
         loop {
             let n = self.0.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
             for event in &events[..n] {
-                let broken = event.events().intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+                let broken = event
+                    .events()
+                    .intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
                 if let Some(tag) = Tag::unpack(event.data()) {
-                    each(News { conn: tag.conn, broken });
+                    each(News {
+                        conn: tag.conn,
+                        broken,
+                    });
                 }
             }
             if n < EVENTS {

@@ -99,7 +99,10 @@ impl Plain {
     }
 
     pub(super) fn recv(fd: RawFd, conn: Conn) -> Self {
-        Self::new(opcode::RecvMulti::new(types::Fd(fd), GROUP).build(), Tag::new(Kind::Recv, conn))
+        Self::new(
+            opcode::RecvMulti::new(types::Fd(fd), GROUP).build(),
+            Tag::new(Kind::Recv, conn),
+        )
     }
 
     pub(super) fn room(fd: RawFd, conn: Conn) -> Self {
@@ -114,12 +117,18 @@ impl Plain {
 
     /// Cancels the operation with this tag; its own completion carries `answer`.
     pub(super) fn cancel(what: Tag, answer: Kind) -> Self {
-        Self::new(opcode::AsyncCancel::new(what.pack()).build(), Tag::new(answer, what.conn))
+        Self::new(
+            opcode::AsyncCancel::new(what.pack()).build(),
+            Tag::new(answer, what.conn),
+        )
     }
 
     pub(super) fn cancel_everything() -> Self {
         let all = types::CancelBuilder::any();
-        Self::new(opcode::AsyncCancel2::new(all).build(), Tag::indexed(Kind::Cancel, 0))
+        Self::new(
+            opcode::AsyncCancel2::new(all).build(),
+            Tag::indexed(Kind::Cancel, 0),
+        )
     }
 }
 
@@ -139,8 +148,15 @@ mod tests {
     #[test]
     fn a_tag_keeps_kind_generation_and_slot() {
         for kind in Kind::ALL {
-            for conn in [Conn::new(0, 0), Conn::new(Conn::SLOTS_MAX - 1, u32::MAX), Conn::new(3, 9)] {
-                assert_eq!(Tag::unpack(Tag::new(kind, conn).pack()), Some(Tag::new(kind, conn)));
+            for conn in [
+                Conn::new(0, 0),
+                Conn::new(Conn::SLOTS_MAX - 1, u32::MAX),
+                Conn::new(3, 9),
+            ] {
+                assert_eq!(
+                    Tag::unpack(Tag::new(kind, conn).pack()),
+                    Some(Tag::new(kind, conn))
+                );
             }
         }
     }

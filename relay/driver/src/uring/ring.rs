@@ -9,9 +9,9 @@ use std::time::Duration;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, types};
 
-use super::ops::{Kind, Plain, Tag};
 #[cfg(test)]
 use super::faults;
+use super::ops::{Kind, Plain, Tag};
 use crate::stats::SharedStats;
 
 /// How often in a row `io_uring_enter` may refuse before the driver gives up: about ten seconds of EAGAIN.
@@ -53,7 +53,14 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(io: IoUring, stats: Arc<SharedStats>) -> Self {
-        Self { io, inbox: VecDeque::new(), sent: Vec::new(), in_flight: 0, poisoned: false, stats }
+        Self {
+            io,
+            inbox: VecDeque::new(),
+            sent: Vec::new(),
+            in_flight: 0,
+            poisoned: false,
+            stats,
+        }
     }
 
     /// Queues an operation; it is submitted with the next call into the kernel.
@@ -115,7 +122,9 @@ impl Ring {
         loop {
             self.reap();
             left -= self.sent.len();
-            self.sent.drain(..).for_each(|(index, result)| each(index, result));
+            self.sent
+                .drain(..)
+                .for_each(|(index, result)| each(index, result));
             if left == 0 {
                 return Ok(());
             }
@@ -172,7 +181,11 @@ impl Ring {
             _ => return Err(self.poison(error)),
         }
         *patience -= 1;
-        if *patience == 0 { Err(self.poison(error)) } else { Ok(()) }
+        if *patience == 0 {
+            Err(self.poison(error))
+        } else {
+            Ok(())
+        }
     }
 
     fn poison(&mut self, error: io::Error) -> io::Error {
@@ -187,7 +200,9 @@ impl Ring {
         }
         for entry in self.io.completion() {
             let (result, flags) = (entry.result(), entry.flags());
-            let Some(tag) = Tag::unpack(entry.user_data()) else { continue };
+            let Some(tag) = Tag::unpack(entry.user_data()) else {
+                continue;
+            };
             let done = Done { tag, result, flags };
             if !done.more() {
                 self.in_flight -= 1;
