@@ -16,8 +16,8 @@ const SLICE: u64 = 4096;
 /// Tracks that are known by their timescale; a `moov` with more is not a live stream.
 const TRACKS_MAX: usize = 64;
 const NS: u128 = 1_000_000_000;
-const REMEDY: &str = "remux it, with ffmpeg -i IN -c copy -movflags +frag_keyframe+empty_moov+default_base_moof OUT.mp4, \
-                      or to MPEG-TS";
+const REMEDY: &str = "remux it: ffmpeg -i IN -c copy \
+                      -movflags +frag_keyframe+empty_moov+default_base_moof OUT.mp4, or to MPEG-TS";
 
 /// A fragmented MP4 file.
 pub(crate) struct Mp4 {
