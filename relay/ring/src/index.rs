@@ -99,6 +99,12 @@ impl Index {
             .find_map(|n| self.get(n).filter(|info| info.join != NO_JOIN))
     }
 
+    /// The oldest chunk in `oldest..=newest` that has a join point.
+    pub fn oldest_join(&self, newest: u64, oldest: u64) -> Option<ChunkInfo> {
+        let oldest = oldest.max(newest.saturating_sub(self.mask));
+        (oldest..=newest).find_map(|n| self.get(n).filter(|info| info.join != NO_JOIN))
+    }
+
     fn entry(&self, number: u64) -> &Entry {
         &self.entries[(number & self.mask) as usize]
     }

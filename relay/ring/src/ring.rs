@@ -129,6 +129,11 @@ impl Writer {
         taken
     }
 
+    /// Whether the next [`Writer::append`] of `len` bytes will take all of them.
+    pub fn ready(&mut self, len: usize) -> bool {
+        len as u64 <= self.ring.shared.window && self.grant(len as u64) == len as u64
+    }
+
     /// The next position to be written.
     pub fn head(&self) -> u64 {
         self.head
@@ -231,6 +236,11 @@ impl Reader {
     /// What is shared.
     pub fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// The oldest position that may be sliced; [`UNPINNED`] when none may.
+    pub fn pinned(&self) -> u64 {
+        self.pinned
     }
 
     /// The head as of the last pin.

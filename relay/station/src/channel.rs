@@ -1,0 +1,330 @@
+//! A channel and its runs, as all workers see them.
+//!
+//! A [`Channel`] is a mount; a [`Run`] is one epoch of it: rings, index, headers. When a source comes back, the channel
+//! gets a new run and listeners move over, each when it has drained the old one. Locks here are taken when something
+//! changes or somebody joins, never per send.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use relay_media::Kind;
+use relay_source::OnAir;
+use relay_ring::{ChunkInfo, Index, NO_JOIN, Ring};
+
+use crate::icy::Phases;
+
+/// One live stream, named by its mount path.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its mount path, beginning with `/`.
+    pub mount: String,
+    /// Bumped whenever `run`, `state` or the title change: what workers compare.
+    version: AtomicU64,
+    run: RwLock<Option<Arc<Run>>>,
+    about: Mutex<About>,
+    on_air: Mutex<OnAir>,
+    /// Taken by the source or upstream that feeds it.
+    claimed: AtomicBool,
+    /// Bit per worker: ring its bell when the head moves.
+    pub(crate) wake: AtomicU64,
+    /// Listeners now, over all workers.
+    pub listeners: AtomicUsize,
+    /// Most listeners at once.
+    pub listeners_peak: AtomicUsize,
+    /// Stream bytes received, over all runs.
+    pub bytes_in: AtomicU64,
+    /// Stream bytes sent.
+    pub bytes_out: AtomicU64,
+}
+
+/// What is known of a channel beside its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// `name`, `genre`, `description`, `url`, `br` and the like, bounded and free of control bytes.
+    pub properties: Vec<(String, String)>,
+    /// What is playing.
+    pub title: String,
+    /// Counts titles.
+    pub title_version: u64,
+    /// Unix seconds at which the present source began.
+    pub since_s: u64,
+    /// Where the bytes come from: an address, or an upstream.
+    pub from: String,
+    /// The source's `User-Agent`.
+    pub agent: String,
+    /// Whether it is on the air, and if not, what then.
+    pub state: State,
+    /// Ends the present source when set.
+    pub kill: bool,
+}
+
+/// Whether a channel is on the air.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nobody feeds it yet.
+    #[default]
+    Idle,
+    /// Fed.
+    OnAir,
+    /// Its source has gone; listeners are kept for a while.
+    Holding,
+    /// Its listeners hear another mount.
+    Fallback(String),
+    /// Over: listeners are let go.
+    Ended,
+}
+
+impl State {
+    /// One word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::OnAir => "on-air",
+            State::Holding => "holding",
+            State::Fallback(_) => "fallback",
+            State::Ended => "ended",
+        }
+    }
+}
+
+/// A header and the position from which it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// From here on.
+    pub at: u64,
+    /// What a newcomer needs first.
+    pub bytes: Arc<[u8]>,
+    /// What somebody who is playing already needs when moved.
+    pub again: Arc<[u8]>,
+}
+
+/// One epoch of a channel.
+#[derive(Debug)]
+pub struct Run {
+    /// Which: Unix microseconds at its root's start of it.
+    pub epoch: u64,
+    /// Bytes per chunk.
+    pub chunk_size: u16,
+    /// The container.
+    pub kind: Kind,
+    /// As the source said, or as was found.
+    pub content_type: String,
+    /// Node ids from the root to here, ours excluded.
+    pub path: Vec<String>,
+    /// The stream's bytes; positions are offsets within the epoch.
+    pub raw: Ring,
+    /// What is known of each chunk.
+    pub index: Index,
+    /// The stream in the link's framing, once somebody has asked for it.
+    pub(crate) link: OnceLock<Ring>,
+    pub(crate) link_wanted: AtomicBool,
+    /// The stream with metadata blocks, once somebody has asked for it.
+    pub(crate) icy: OnceLock<(Ring, Phases)>,
+    pub(crate) icy_wanted: AtomicBool,
+    headers: RwLock<Vec<Header>>,
+    ended: AtomicBool,
+    joins: AtomicU64,
+    /// Measured over the last seconds, bits per second.
+    pub bitrate: AtomicU64,
+}
+
+/// How the bytes of a run are framed for a kind of reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// As they are.
+    Raw,
+    /// With metadata blocks in between.
+    Icy,
+    /// As frames of the link.
+    Link,
+}
+
+/// Headers that are remembered: enough for a window in which a stream changes them often.
+const HEADERS_MAX: usize = 8;
+
+impl Channel {
+    pub(crate) fn new(mount: &str, hold: Duration) -> Self {
+        Self {
+            mount: mount.to_owned(),
+            on_air: Mutex::new(OnAir::new(hold)),
+            version: AtomicU64::new(1),
+            run: RwLock::new(None),
+            about: Mutex::new(About::default()),
+            claimed: AtomicBool::new(false),
+            wake: AtomicU64::new(0),
+            listeners: AtomicUsize::new(0),
+            listeners_peak: AtomicUsize::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts changes of the run, the state and the title.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The present run, if there is or was one.
+    pub fn run(&self) -> Option<Arc<Run>> {
+        self.run.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A copy of what is known.
+    pub fn about(&self) -> About {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is on the air.
+    pub fn state(&self) -> State {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+    }
+
+    /// Changes what is known; every worker notices when it next looks.
+    pub fn change<T>(&self, change: impl FnOnce(&mut About) -> T) -> T {
+        let result = change(&mut self.about.lock().unwrap_or_else(PoisonError::into_inner));
+        self.version.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// Sets the title that metadata blocks carry.
+    pub fn set_title(&self, title: &str) {
+        self.change(|about| {
+            about.title = title.to_owned();
+            about.title_version += 1;
+        });
+    }
+
+    /// Asks or tells the rule that says what listeners hear.
+    pub(crate) fn on_air<T>(&self, ask: impl FnOnce(&mut OnAir) -> T) -> T {
+        ask(&mut self.on_air.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_run(&self, run: Option<Arc<Run>>) {
+        *self.run.write().unwrap_or_else(PoisonError::into_inner) = run;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// One source at a time: `true` for whoever comes first.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
+    }
+
+    /// Whether a source or an upstream has it.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn listener_came(&self) {
+        let now = self.listeners.fetch_add(1, Ordering::Relaxed) + 1;
+        self.listeners_peak.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn listener_left(&self) {
+        self.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Run {
+    pub(crate) fn new(
+        epoch: u64,
+        chunk_size: u16,
+        kind: Kind,
+        content_type: String,
+        path: Vec<String>,
+        raw: Ring,
+    ) -> Self {
+        let chunks = raw.capacity() / usize::from(chunk_size) + 2;
+        Self {
+            epoch,
+            chunk_size,
+            kind,
+            content_type,
+            path,
+            raw,
+            index: Index::new(chunks),
+            link: OnceLock::new(),
+            link_wanted: AtomicBool::new(false),
+            icy: OnceLock::new(),
+            icy_wanted: AtomicBool::new(false),
+            headers: RwLock::new(Vec::new()),
+            ended: AtomicBool::new(false),
+            joins: AtomicU64::new(0),
+            bitrate: AtomicU64::new(0),
+        }
+    }
+
+    /// Nothing will be appended any more.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// The ring in a framing, if it is there.
+    pub(crate) fn ring(&self, framing: Framing) -> Option<&Ring> {
+        match framing {
+            Framing::Raw => Some(&self.raw),
+            Framing::Icy => self.icy.get().map(|(ring, _)| ring),
+            Framing::Link => self.link.get(),
+        }
+    }
+
+    pub(crate) fn add_header(&self, header: Header) {
+        let mut headers = self.headers.write().unwrap_or_else(PoisonError::into_inner);
+        if headers.len() == HEADERS_MAX {
+            headers.remove(0);
+        }
+        headers.push(header);
+    }
+
+    /// The header in force at a position.
+    pub fn header_at(&self, at: u64) -> Option<Header> {
+        let headers = self.headers.read().unwrap_or_else(PoisonError::into_inner);
+        headers.iter().rev().find(|h| h.at <= at).cloned()
+    }
+
+    /// Remembers a join point, in the entry of its chunk.
+    pub(crate) fn add_join(&self, at: u64) {
+        let chunk = u64::from(self.chunk_size);
+        if let Some(mut info) = self.index.get(at / chunk)
+            && info.join == NO_JOIN
+        {
+            info.join = (at % chunk) as u16;
+            self.index.set(info);
+        }
+        self.joins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where a newcomer starts: the newest join point at least `burst` bytes behind the head; while the stream is
+    /// younger than that, the oldest there is; none at all while it has shown none. A stream whose container nobody
+    /// knows starts anywhere.
+    pub fn join_point(&self, burst: u64) -> Option<u64> {
+        let (head, floor) = (self.raw.head(), self.raw.floor());
+        // Join points near the floor would be lapped before the first send.
+        let oldest = if floor == 0 { 0 } else { floor + self.raw.window() / 8 };
+        if self.kind == Kind::Other {
+            return Some(head.saturating_sub(burst).max(oldest).min(head));
+        }
+        let chunk = u64::from(self.chunk_size);
+        let at = |info: ChunkInfo| info.number * chunk + u64::from(info.join);
+        let behind = head.saturating_sub(burst);
+        let newest = |upto: u64| self.index.newest_join(upto / chunk, oldest / chunk).map(at);
+        newest(behind)
+            .filter(|at| *at <= behind && *at >= oldest)
+            .or_else(|| self.index.oldest_join(head / chunk, oldest.max(behind) / chunk).map(at))
+            .filter(|at| *at >= oldest)
+            .or_else(|| newest(head).filter(|at| *at >= oldest))
+    }
+
+    /// The newest join point there is: where somebody goes who has lost the place, or comes from another run.
+    pub fn newest_join_point(&self) -> Option<u64> {
+        self.join_point(0)
+    }
+}

@@ -1,0 +1,254 @@
+//! What all workers and the control plane share.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::utils::CachePadded;
+use relay_ring::{Bell, Mailbox};
+
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::directory::Directory;
+use crate::orders::{Event, Order};
+
+/// Orders that may wait in a worker's mailbox.
+const ORDERS_MAX: usize = 256;
+/// Events that may wait for the control plane.
+const EVENTS_MAX: usize = 8192;
+
+/// One relay, seen from within.
+#[derive(Debug)]
+pub struct House {
+    /// As it was started.
+    pub config: Config,
+    /// Which mounts there are.
+    pub directory: Directory,
+    mailboxes: Vec<Mailbox<Order>>,
+    counters: Vec<CachePadded<Counters>>,
+    events: Sender<Event>,
+    admission: Admission,
+    next_id: AtomicU64,
+    draining: AtomicBool,
+    following: Mutex<HashSet<String>>,
+}
+
+impl House {
+    /// A house for `config.workers` workers, and the receiving end of its events.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left for the bells.
+    pub fn new(config: Config) -> std::io::Result<(Arc<House>, Receiver<Event>)> {
+        let (events, receiver) = bounded(EVENTS_MAX);
+        let mailboxes = (0..config.workers)
+            .map(|_| Ok(Mailbox::new(ORDERS_MAX, Bell::new()?)))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let house = House {
+            directory: Directory::new(config.channels_max),
+            counters: (0..config.workers).map(|_| CachePadded::new(Counters::default())).collect(),
+            mailboxes,
+            events,
+            admission: Admission::default(),
+            next_id: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            following: Mutex::new(HashSet::new()),
+            config,
+        };
+        Ok((Arc::new(house), receiver))
+    }
+
+    /// One worker's numbers.
+    pub fn counters(&self, worker: usize) -> &Counters {
+        &self.counters[worker]
+    }
+
+    /// All workers' numbers, in the catalogue's order.
+    pub fn totals(&self) -> Vec<u64> {
+        let mut sum = vec![0u64; crate::counters::CATALOGUE.len()];
+        for counters in &self.counters {
+            for (total, value) in sum.iter_mut().zip(counters.values()) {
+                *total = total.wrapping_add(value);
+            }
+        }
+        sum
+    }
+
+    /// One worker's mailbox.
+    pub fn mailbox(&self, worker: usize) -> &Mailbox<Order> {
+        &self.mailboxes[worker]
+    }
+
+    /// The bell of a worker.
+    pub fn bell(&self, worker: usize) -> &Bell {
+        self.mailboxes[worker].bell()
+    }
+
+    /// Rings every worker: something that concerns all has changed.
+    pub fn ring_all(&self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.bell().ring());
+    }
+
+    /// Rings the workers whose bits are set.
+    pub(crate) fn ring_some(&self, bits: u64) {
+        for (worker, mailbox) in self.mailboxes.iter().enumerate() {
+            if bits >> worker & 1 == 1 {
+                mailbox.bell().ring();
+            }
+        }
+    }
+
+    /// No new listener from now on; every worker finishes when its last has gone, or when told [`Order::Stop`].
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.ring_all();
+    }
+
+    /// Whether the house is being left.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Connections of the data plane and those handed over, and listeners among them.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// One feed per mount: `true` for whoever comes first.
+    pub(crate) fn begin_following(&self, mount: &str) -> bool {
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        following.len() < self.config.channels_max && following.insert(mount.to_owned())
+    }
+
+    pub(crate) fn end_following(&self, mount: &str) {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner).remove(mount);
+    }
+
+    /// Whether a worker of this house asks an upstream for a mount.
+    pub(crate) fn is_following(&self, mount: &str) -> bool {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner).contains(mount)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn tell(&self, worker: usize, event: Event) {
+        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
+            self.counters(worker).events_lost.up();
+        }
+    }
+}
+
+/// How many there are, for the limits. Looked at when somebody comes or goes.
+#[derive(Debug, Default)]
+pub struct Admission {
+    listeners: AtomicUsize,
+    connections: AtomicUsize,
+    prefixes: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Admission {
+    /// Listeners now.
+    pub fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::Relaxed)
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self) -> usize {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One more listener, if there is room.
+    pub(crate) fn admit_listener(&self, max: usize) -> bool {
+        let admit = |n: usize| (n < max).then_some(n + 1);
+        self.listeners.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
+    }
+
+    pub(crate) fn release_listener(&self) {
+        self.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One more connection from an address's prefix, if it has fewer than `max`. Loopback is exempt, as is everybody
+    /// when `max` is 0.
+    pub(crate) fn admit_prefix(&self, peer: SocketAddr, max: usize) -> bool {
+        let Some(prefix) = prefix(peer.ip(), max) else { return true };
+        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = prefixes.entry(prefix).or_insert(0);
+        if *n as usize >= max {
+            return false;
+        }
+        *n += 1;
+        true
+    }
+
+    pub(crate) fn release_prefix(&self, peer: SocketAddr, max: usize) {
+        let Some(prefix) = prefix(peer.ip(), max) else { return };
+        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = prefixes.get_mut(&prefix) {
+            *n -= 1;
+            if *n == 0 {
+                prefixes.remove(&prefix);
+            }
+        }
+    }
+}
+
+/// The address itself in IPv4, its /64 in IPv6; none where no limit applies.
+fn prefix(ip: IpAddr, max: usize) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    if max == 0 || ip.is_loopback() {
+        return None;
+    }
+    Some(match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_counted_and_forgotten() {
+        let a = Admission::default();
+        let one: SocketAddr = "[2001:db8::1]:1".parse().unwrap();
+        let two: SocketAddr = "[2001:db8::2]:1".parse().unwrap();
+        let other: SocketAddr = "[2001:db8:0:1::2]:1".parse().unwrap();
+        assert!(a.admit_prefix(one, 1));
+        assert!(!a.admit_prefix(two, 1));
+        assert!(a.admit_prefix(other, 1));
+        a.release_prefix(one, 1);
+        assert!(a.admit_prefix(two, 1));
+        a.release_prefix(two, 1);
+        a.release_prefix(other, 1);
+        assert!(a.prefixes.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn loopback_is_exempt() {
+        let a = Admission::default();
+        let lo: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        assert!((0..1000).all(|_| a.admit_prefix(lo, 1)));
+    }
+
+    #[test]
+    fn listeners_stop_at_the_limit() {
+        let a = Admission::default();
+        assert!(a.admit_listener(2) && a.admit_listener(2));
+        assert!(!a.admit_listener(2));
+        a.release_listener();
+        assert!(a.admit_listener(2));
+    }
+}

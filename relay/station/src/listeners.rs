@@ -1,0 +1,610 @@
+//! *Tell*: listeners are cursors into rings, and this is the room in which the cursors move.
+//!
+//! A [`Stream`] is one run in one framing, as this worker sees it: a reader (with this worker's one pin), and the
+//! listeners that follow it. Rounds visit every listener once, from a place that rotates; newcomers and those that
+//! have become writable go first, in a queue of their own, and are served again only after everybody else.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use relay_listener::{Ladder, Lag, Verdict};
+use relay_ring::Reader;
+use relay_seam::{Conn, Now, Output, Payload, Sent, Span};
+use relay_wire::http::Version;
+use slab::Slab;
+
+use crate::channel::{Channel, Framing, Run, State};
+use crate::counters::Counters;
+use crate::house::House;
+
+/// What a listener costs in user memory, in bytes, with what its strings usually hold: for the budget.
+pub const LISTENER_BYTES: usize = 1024;
+
+/// Of the time, this much at most is spent telling before rounds are made to wait for one another: a round that
+/// took a millisecond is followed by the next one no sooner than this many milliseconds after it began.
+const ROUND_COST_FACTOR: u32 = 32;
+
+/// What is hot of a listener: visited in every round.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) conn: Conn,
+    /// The next byte it gets, a position of its stream's ring.
+    pub(crate) cursor: u64,
+    pub(crate) sent: u64,
+    pub(crate) stream: u32,
+    /// Where it stands among its stream's members.
+    place: u32,
+    ladder: Ladder,
+    state: Readiness,
+    /// It has bytes of its own to be sent first.
+    has_own: bool,
+    /// It is in its stream's queue already.
+    queued: bool,
+    cold: Box<Cold>,
+}
+
+/// What is cold: looked at when it comes, moves or goes.
+#[derive(Debug)]
+pub(crate) struct Cold {
+    pub(crate) id: u64,
+    pub(crate) request: Request,
+    /// The channel it asked for; another one's stream may be what it hears.
+    pub(crate) home: Arc<Channel>,
+    own: Option<(Arc<[u8]>, usize)>,
+}
+
+/// The request that made a listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) peer: SocketAddr,
+    pub(crate) since: Now,
+    pub(crate) method: &'static str,
+    pub(crate) target: String,
+    pub(crate) version: Version,
+    pub(crate) agent: String,
+    pub(crate) referer: String,
+    pub(crate) icy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// May be sent to.
+    Ready,
+    /// A send is with the driver.
+    InFlight(u32),
+    /// The kernel is full; the driver will say when not.
+    Full,
+    /// Broken; the driver will say so.
+    Gone,
+}
+
+/// One run in one framing, and who follows it here.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) run: Arc<Run>,
+    pub(crate) framing: Framing,
+    reader: Reader,
+    pinned: bool,
+    pub(crate) members: Vec<u32>,
+    first: VecDeque<u32>,
+    /// The head as of the last round.
+    told: u64,
+    round: Option<Round>,
+    next_round: Now,
+    rotate: usize,
+    pub(crate) seen_version: u64,
+}
+
+#[derive(Debug)]
+struct Round {
+    began: Now,
+    next: usize,
+    left: usize,
+}
+
+/// All listeners of this worker.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    house: Arc<House>,
+    worker: usize,
+    pub(crate) all: Slab<Listener>,
+    pub(crate) streams: Slab<Stream>,
+    /// Sends that are with the driver.
+    in_flight: usize,
+    /// The stream whose turn it is.
+    turn: usize,
+    /// When the first send of what is in flight was given out.
+    began: Option<Now>,
+}
+
+/// What somebody else has to do about a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing.
+    Fine,
+    /// Let it go: it lags too much.
+    TooSlow,
+}
+
+impl Listeners {
+    pub(crate) fn new(house: Arc<House>, worker: usize) -> Self {
+        Self {
+            house,
+            worker,
+            all: Slab::new(),
+            streams: Slab::new(),
+            in_flight: 0,
+            turn: 0,
+            began: None,
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        self.house.counters(self.worker)
+    }
+
+    /// The stream of a run in a framing, once its ring is there.
+    pub(crate) fn stream(
+        &mut self,
+        now: Now,
+        channel: &Arc<Channel>,
+        run: &Arc<Run>,
+        framing: Framing,
+    ) -> Option<usize> {
+        let found = self.streams.iter().find(|(_, s)| Arc::ptr_eq(&s.run, run) && s.framing == framing);
+        if let Some((key, _)) = found {
+            return Some(key);
+        }
+        let ring = run.ring(framing)?;
+        let stream = Stream {
+            channel: channel.clone(),
+            run: run.clone(),
+            framing,
+            reader: ring.reader(self.worker),
+            pinned: false,
+            members: Vec::new(),
+            first: VecDeque::new(),
+            told: ring.head(),
+            round: None,
+            next_round: now,
+            rotate: 0,
+            seen_version: 0,
+        };
+        Some(self.streams.insert(stream))
+    }
+
+    /// A newcomer: it gets `own` first, then the stream from `cursor` on.
+    pub(crate) fn add(
+        &mut self,
+        conn: Conn,
+        id: u64,
+        request: Request,
+        home: Arc<Channel>,
+        own: Vec<u8>,
+        stream: usize,
+        cursor: u64,
+    ) -> usize {
+        let place = self.streams[stream].members.len() as u32;
+        let key = self.all.insert(Listener {
+            conn,
+            cursor,
+            sent: 0,
+            stream: stream as u32,
+            place,
+            ladder: Ladder::default(),
+            state: Readiness::Ready,
+            has_own: !own.is_empty(),
+            queued: false,
+            cold: Box::new(Cold { id, request, home, own: Some((own.into(), 0)) }),
+        });
+        self.streams[stream].members.push(key as u32);
+        self.streams[stream].channel.listener_came();
+        self.queue(key);
+        key
+    }
+
+    /// Takes a listener out. Its channel is told; its connection is somebody else's to close.
+    pub(crate) fn remove(&mut self, key: usize) -> (Cold, u64) {
+        let listener = self.all.remove(key);
+        if matches!(listener.state, Readiness::InFlight(_)) {
+            // Its `Sent` will find nobody.
+            self.in_flight_done();
+        }
+        self.leave(listener.stream as usize, listener.place as usize);
+        self.streams[listener.stream as usize].channel.listener_left();
+        (*listener.cold, listener.sent)
+    }
+
+    fn leave(&mut self, stream: usize, place: usize) {
+        let stream = &mut self.streams[stream];
+        stream.members.swap_remove(place);
+        if let Some(moved) = stream.members.get(place) {
+            self.all[*moved as usize].place = place as u32;
+        }
+    }
+
+    /// Moves a listener to another stream: `own` first, then from `cursor` on.
+    pub(crate) fn shift(&mut self, key: usize, to: usize, own: &[u8], cursor: u64) {
+        let (from, place) = (self.all[key].stream as usize, self.all[key].place as usize);
+        self.leave(from, place);
+        self.streams[from].channel.listener_left();
+        self.streams[to].members.push(key as u32);
+        self.streams[to].channel.listener_came();
+        let place = self.streams[to].members.len() as u32 - 1;
+        let listener = &mut self.all[key];
+        listener.stream = to as u32;
+        listener.place = place;
+        listener.cursor = cursor;
+        listener.queued = false;
+        listener.give(own);
+        self.queue(key);
+    }
+
+    /// It has room again.
+    pub(crate) fn writable(&mut self, key: usize) {
+        if self.all[key].state == Readiness::Full {
+            self.all[key].state = Readiness::Ready;
+            self.queue(key);
+        }
+    }
+
+    fn queue(&mut self, key: usize) {
+        let listener = &mut self.all[key];
+        if !listener.queued {
+            listener.queued = true;
+            self.streams[listener.stream as usize].first.push_back(key as u32);
+        }
+    }
+
+    /// The next send, if one is due.
+    pub(crate) fn poll(&mut self, now: Now, slow: &mut Vec<usize>) -> Option<Output> {
+        for _ in 0..self.streams.capacity().max(1) {
+            if self.streams.contains(self.turn)
+                && let Some(output) = self.poll_stream(now, self.turn, slow)
+            {
+                return Some(output);
+            }
+            self.turn = if self.turn + 1 < self.streams.capacity() { self.turn + 1 } else { 0 };
+        }
+        None
+    }
+
+    fn poll_stream(&mut self, now: Now, stream: usize, slow: &mut Vec<usize>) -> Option<Output> {
+        loop {
+            let key = self.next_member(now, stream)?;
+            match self.offer(now, key) {
+                Ok(Some(output)) => return Some(output),
+                Ok(None) => {}
+                Err(Told::TooSlow) => slow.push(key),
+                Err(Told::Fine) => {}
+            }
+        }
+    }
+
+    /// Whose turn it is: first those in the queue, then the round's next.
+    fn next_member(&mut self, now: Now, key: usize) -> Option<usize> {
+        let stream = &mut self.streams[key];
+        while let Some(first) = stream.first.pop_front() {
+            // It may have gone, or moved, since it was queued.
+            if let Some(listener) = self.all.get_mut(first as usize)
+                && listener.stream as usize == key
+                && listener.queued
+            {
+                listener.queued = false;
+                return Some(first as usize);
+            }
+        }
+        if stream.round.is_none() && !stream.begin_round(now) {
+            return None;
+        }
+        let round = stream.round.as_mut()?;
+        if round.left == 0 || stream.members.is_empty() {
+            if self.in_flight == 0 {
+                let took = now.since(round.began);
+                stream.end_round(took, self.house.config.max_batch_delay);
+                let counters = self.house.counters(self.worker);
+                counters.turns.up();
+                counters.tell_us.add(took.as_micros() as u64);
+            }
+            return None;
+        }
+        round.left -= 1;
+        let at = round.next % stream.members.len();
+        round.next = at + 1;
+        Some(stream.members[at] as usize)
+    }
+
+    /// What a listener gets now.
+    fn offer(&mut self, now: Now, key: usize) -> Result<Option<Output>, Told> {
+        let listener = &mut self.all[key];
+        if listener.state != Readiness::Ready {
+            return Ok(None);
+        }
+        let conn = listener.conn;
+        let payload = if listener.has_own {
+            let Some((bytes, from)) = &listener.cold.own else { return Ok(None) };
+            listener.state = Readiness::InFlight(0);
+            Payload::Own(bytes.clone(), *from)
+        } else {
+            let stream = &mut self.streams[listener.stream as usize];
+            stream.pin();
+            let (head, window) = (stream.reader.seen(), stream.reader.ring().window());
+            let behind = if listener.cursor < stream.floor() {
+                u64::MAX
+            } else {
+                head.saturating_sub(listener.cursor)
+            };
+            let config = &self.house.config.listener;
+            match listener.ladder.judge(now, Lag { behind, window }, config.jumps_max, config.jump_memory) {
+                Verdict::Fine => {}
+                Verdict::Warn => self.house.counters(self.worker).lag_warnings.up(),
+                Verdict::Jump if stream.framing != Framing::Link => {
+                    return self.jump(key).then_some(None).ok_or(Told::TooSlow);
+                }
+                // A link that has lost its place ends: the other node knows the number at which to come back.
+                Verdict::Jump | Verdict::Close => return Err(Told::TooSlow),
+            }
+            if behind == 0 {
+                return Ok(None);
+            }
+            let len = behind.min(u64::from(config.turn_bytes)) as u32;
+            listener.state = Readiness::InFlight(len);
+            Payload::Span(Span { ring: listener.stream, at: listener.cursor, len })
+        };
+        self.in_flight += 1;
+        self.began.get_or_insert(now);
+        self.counters().sends.up();
+        Ok(Some(Output::Send { conn, payload }))
+    }
+
+    /// Moves a listener that has lost its place to the newest join point of its stream.
+    fn jump(&mut self, key: usize) -> bool {
+        let listener = &mut self.all[key];
+        let stream = &mut self.streams[listener.stream as usize];
+        let old = listener.cursor;
+        let Some(cursor) = stream.jump_target(old) else { return false };
+        listener.cursor = cursor;
+        if stream.framing == Framing::Raw
+            && let Some(header) = stream.run.header_at(cursor)
+        {
+            listener.give(&header.again);
+        }
+        let counters = self.house.counters(self.worker);
+        counters.lag_jumps.up();
+        counters.lag_jumped_bytes.add(cursor.saturating_sub(old));
+        self.queue(key);
+        true
+    }
+
+    /// What became of a send. Returns what was told in bytes.
+    pub(crate) fn sent(&mut self, key: usize, result: Sent) {
+        self.in_flight_done();
+        let counters = self.house.counters(self.worker);
+        let listener = &mut self.all[key];
+        let Readiness::InFlight(len) = listener.state else { return };
+        let taken = match result {
+            Sent::All => len,
+            Sent::Some(n) => n,
+            Sent::Full | Sent::Gone => 0,
+        };
+        listener.state = match result {
+            Sent::All => Readiness::Ready,
+            Sent::Some(_) | Sent::Full => Readiness::Full,
+            Sent::Gone => Readiness::Gone,
+        };
+        match result {
+            Sent::Some(_) => counters.sends_short.up(),
+            Sent::Full => counters.sends_full.up(),
+            Sent::All | Sent::Gone => {}
+        }
+        if listener.has_own {
+            listener.took_own(result);
+        } else {
+            listener.cursor += u64::from(taken);
+            listener.sent += u64::from(taken);
+            counters.bytes_told.add(u64::from(taken));
+            let stream = &self.streams[listener.stream as usize];
+            stream.channel.bytes_out.fetch_add(u64::from(taken), Ordering::Relaxed);
+        }
+        let listener = &self.all[key];
+        let behind = self.streams[listener.stream as usize].reader.seen() > listener.cursor;
+        if listener.state == Readiness::Ready && (behind || listener.has_own) {
+            self.queue(key);
+        }
+    }
+
+    /// A send of a listener that has gone meanwhile, or one of those above, is done.
+    fn in_flight_done(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
+            self.began = None;
+            for (_, stream) in &mut self.streams {
+                stream.unpin();
+            }
+        }
+    }
+
+    /// Whether every send has been answered: only then may streams be rearranged.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// The bytes of a span that is with the driver.
+    pub(crate) fn bytes(&self, span: Span) -> &[u8] {
+        self.streams[span.ring as usize].reader.bytes(span.at, span.len as usize)
+    }
+
+    /// When the next round is due.
+    pub(crate) fn deadline(&self) -> Option<Now> {
+        self.streams.iter().fold(None, |earliest, (_, s)| Now::earliest(earliest, s.deadline()))
+    }
+
+    /// Asks to be woken when a head moves. `false` when one has moved already.
+    pub(crate) fn park(&self) -> bool {
+        let bit = 1u64 << self.worker;
+        self.streams.iter().all(|(_, s)| {
+            if s.members.is_empty() || s.has_news() {
+                return true;
+            }
+            s.channel.wake.fetch_or(bit, Ordering::SeqCst);
+            std::sync::atomic::fence(Ordering::SeqCst);
+            !s.has_news()
+        })
+    }
+
+    /// Lets go of streams that nobody follows any more.
+    pub(crate) fn sweep(&mut self) {
+        if self.at_rest() {
+            self.streams.retain(|_, s| !s.members.is_empty());
+        }
+    }
+
+    /// The cold side of a listener.
+    pub(crate) fn cold(&self, key: usize) -> &Cold {
+        &self.all[key].cold
+    }
+
+    /// Whether a listener has had everything its run will ever have.
+    pub(crate) fn drained(&self, key: usize) -> bool {
+        let listener = &self.all[key];
+        let stream = &self.streams[listener.stream as usize];
+        stream.run.ended()
+            && !listener.has_own
+            && listener.state == Readiness::Ready
+            && listener.cursor >= stream.reader.ring().head()
+    }
+
+    /// How many bytes a listener has had since its last metadata block.
+    pub(crate) fn icy_offset(&self, key: usize) -> Option<usize> {
+        let listener = &self.all[key];
+        let (_, phases) = self.streams[listener.stream as usize].run.icy.get()?;
+        phases.offset(listener.cursor)
+    }
+
+    /// Gives a listener another home.
+    pub(crate) fn rehome(&mut self, key: usize, home: Arc<Channel>) {
+        self.all[key].cold.home = home;
+    }
+
+    /// Whether a listener may be moved away from a stream that goes on.
+    pub(crate) fn idle(&self, key: usize) -> bool {
+        !self.all[key].has_own && self.all[key].state == Readiness::Ready
+    }
+}
+
+impl Listener {
+    /// Puts bytes of its own before the stream, after those that it still has.
+    fn give(&mut self, own: &[u8]) {
+        if own.is_empty() {
+            return;
+        }
+        let mut bytes = match &self.cold.own {
+            Some((bytes, from)) if self.has_own => bytes[*from..].to_vec(),
+            _ => Vec::new(),
+        };
+        bytes.extend_from_slice(own);
+        self.cold.own = Some((bytes.into(), 0));
+        self.has_own = true;
+    }
+
+    fn took_own(&mut self, result: Sent) {
+        let Some((bytes, from)) = &mut self.cold.own else { return };
+        match result {
+            Sent::All => *from = bytes.len(),
+            Sent::Some(n) => *from += n as usize,
+            Sent::Full | Sent::Gone => {}
+        }
+        if *from >= bytes.len() {
+            self.cold.own = None;
+            self.has_own = false;
+        }
+    }
+}
+
+impl Stream {
+    /// The head of its ring.
+    pub(crate) fn head(&self) -> u64 {
+        self.reader.ring().head()
+    }
+
+    fn has_news(&self) -> bool {
+        self.reader.ring().head() > self.told
+    }
+
+    /// Pins the whole window, for the sends of this batch.
+    fn pin(&mut self) {
+        while !self.pinned {
+            // The floor may rise between the look and the pin; then the next look sees the new one.
+            let floor = self.reader.ring().floor();
+            self.pinned = self.reader.pin(floor).is_ok();
+        }
+    }
+
+    fn unpin(&mut self) {
+        if self.pinned {
+            self.pinned = false;
+            self.reader.unpin();
+        }
+    }
+
+    /// The oldest position that this batch may send.
+    fn floor(&self) -> u64 {
+        self.reader.pinned()
+    }
+
+    fn begin_round(&mut self, now: Now) -> bool {
+        if self.members.is_empty() || now < self.next_round || !self.has_news() {
+            return false;
+        }
+        self.told = self.reader.ring().head();
+        self.rotate = self.rotate.wrapping_add(1) % self.members.len().max(1);
+        self.round = Some(Round { began: now, next: self.rotate, left: self.members.len() });
+        true
+    }
+
+    fn end_round(&mut self, took: Duration, max_delay: Duration) {
+        if let Some(round) = self.round.take() {
+            self.next_round = round.began + (took * ROUND_COST_FACTOR).min(max_delay);
+        }
+    }
+
+    fn deadline(&self) -> Option<Now> {
+        if !self.first.is_empty() || self.round.is_some() {
+            Some(Now::new(0, 0))
+        } else if self.members.is_empty() || !self.has_news() {
+            None
+        } else {
+            Some(self.next_round)
+        }
+    }
+
+    /// Where somebody at `old` goes who has lost the place.
+    fn jump_target(&self, old: u64) -> Option<u64> {
+        match self.framing {
+            Framing::Raw => self.run.newest_join_point().filter(|to| *to > old),
+            Framing::Link => None,
+            Framing::Icy => {
+                // The same place in a newer interval: what the listener counts stays right.
+                let (_, phases) = self.run.icy.get()?;
+                let offset = phases.offset(old)?;
+                let phase = phases.newest_with(offset, self.reader.ring().head())?;
+                Some(phase.framed + offset as u64).filter(|to| *to > old)
+            }
+        }
+    }
+
+    /// Whether the channel has changed since this was last asked.
+    pub(crate) fn changed(&mut self) -> bool {
+        let version = self.channel.version();
+        std::mem::replace(&mut self.seen_version, version) != version
+    }
+
+    /// Whether the listeners here hear another mount than they asked for, or one that is over.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.run.ended() || !matches!(self.channel.state(), State::OnAir)
+    }
+}

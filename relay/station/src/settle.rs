@@ -1,0 +1,160 @@
+//! Settling: listeners whose run is over move on, come home, or are let go.
+
+use std::sync::Arc;
+
+use relay_link::From as LinkFrom;
+use relay_seam::{Closing, Now};
+use relay_source::Transition;
+use relay_wire::link::{EndReason, encode_end};
+
+use crate::channel::{Channel, Framing, Run, State};
+use crate::join::Place;
+use crate::orders::{Event, Level};
+use crate::turn::Station;
+
+/// What becomes of the listeners of a stream.
+enum Fate {
+    /// They stay where they are.
+    Stay,
+    /// They move, each when it may, to this run of this channel.
+    Move(Arc<Channel>, Arc<Run>),
+    /// They are let go, each when it has had everything.
+    Go,
+}
+
+impl Station {
+    /// Looks at every stream whose channel is not simply on the air.
+    pub(crate) fn settle(&mut self, now: Now) {
+        if !self.listeners.at_rest() {
+            return;
+        }
+        let keys: Vec<usize> = self.listeners.streams.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(stream) = self.listeners.streams.get_mut(key) else { continue };
+            let changed = stream.changed();
+            if !changed && !stream.is_stale() && !self.has_guests(key) {
+                continue;
+            }
+            let members = self.listeners.streams[key].members.clone();
+            for listener in members {
+                self.settle_listener(now, key, listener as usize);
+            }
+        }
+        self.listeners.sweep();
+    }
+
+    /// Whether some hear this stream who asked for another mount.
+    fn has_guests(&self, key: usize) -> bool {
+        let stream = &self.listeners.streams[key];
+        stream.members.iter().any(|m| !Arc::ptr_eq(&self.listeners.cold(*m as usize).home, &stream.channel))
+    }
+
+    fn settle_listener(&mut self, now: Now, key: usize, listener: usize) {
+        match self.fate(key, listener) {
+            Fate::Stay => {}
+            Fate::Go => {
+                if self.listeners.drained(listener) || self.listeners.idle(listener) {
+                    self.counters().listeners_ended.up();
+                    self.end_listener(now, listener);
+                }
+            }
+            Fate::Move(channel, run) => self.move_listener(now, key, listener, channel, run),
+        }
+    }
+
+    fn fate(&self, key: usize, listener: usize) -> Fate {
+        let stream = &self.listeners.streams[key];
+        let home = &self.listeners.cold(listener).home;
+        let (state, guest) = (home.state(), !Arc::ptr_eq(home, &stream.channel));
+        if state == State::Ended {
+            return Fate::Go;
+        }
+        let Some((channel, run)) = self.heard_at(home) else { return Fate::Stay };
+        if Arc::ptr_eq(&run, &stream.run) {
+            return Fate::Stay;
+        }
+        let may = self.listeners.drained(listener) || (guest && self.listeners.idle(listener));
+        let may = may || (matches!(state, State::Fallback(_)) && self.listeners.idle(listener));
+        if !may {
+            return Fate::Stay;
+        }
+        // A player that was promised one container cannot go on with another.
+        if run.kind != stream.run.kind { Fate::Go } else { Fate::Move(channel, run) }
+    }
+
+    fn move_listener(&mut self, now: Now, key: usize, listener: usize, channel: Arc<Channel>, run: Arc<Run>) {
+        let framing = self.listeners.streams[key].framing;
+        let place = match framing {
+            Framing::Raw => run.newest_join_point().map(|cursor| {
+                let own = run.header_at(cursor).map(|h| h.again.to_vec()).unwrap_or_default();
+                Place { framing, cursor, own }
+            }),
+            Framing::Icy => {
+                let had = self.listeners.icy_offset(listener);
+                run.newest_join_point().zip(had).and_then(|(at, had)| {
+                    let header = run.header_at(at).map(|h| h.again.to_vec()).unwrap_or_default();
+                    self.icy_place(&run, at, had, &header)
+                })
+            }
+            Framing::Link => self.link_place(&channel, &run, LinkFrom::Live, false),
+        };
+        // No join point yet, or no framing: it asks again when the channel changes, or at the next tick.
+        let Some(place) = place else { return };
+        if let Some(to) = self.listeners.stream(now, &channel, &run, framing) {
+            self.listeners.shift(listener, to, &place.own, place.cursor);
+        }
+    }
+
+    /// Lets a listener go whose channel is over. A link is told so.
+    fn end_listener(&mut self, now: Now, listener: usize) {
+        let conn = self.listeners.all[listener].conn;
+        let is_link = self.is_link(listener);
+        self.listener_leaves(now, listener);
+        if let Some(entry) = self.conns.get(conn) {
+            entry.role = crate::conns::Role::Leaving;
+        }
+        if is_link {
+            let mut frame = Vec::new();
+            encode_end(&mut frame, EndReason::SourceEnded, "the source is gone");
+            self.conns.say(conn, frame, Some(Closing::Graceful));
+        } else {
+            self.close(now, conn, Closing::Graceful);
+        }
+    }
+
+    /// Channels that were fed from here and are not any more: their time may be up.
+    pub(crate) fn holding_on_time(&mut self, now: Now) {
+        let house = self.house.clone();
+        let mut holding = std::mem::take(&mut self.holding);
+        holding.retain(|channel| {
+            let fallback = house.config.source_at(&channel.mount).fallback.clone();
+            let available = fallback.as_ref().and_then(|m| house.directory.get(m)).is_some_and(|c| c.run().is_some());
+            let transitions = channel.on_air(|rule| [rule.fallback(available), rule.on_time(now)]);
+            for transition in transitions.into_iter().flatten() {
+                self.channel_turns(channel, transition, fallback.as_deref());
+            }
+            matches!(channel.state(), State::Holding | State::Fallback(_)) && !channel.is_claimed()
+                || channel.state() == State::Holding
+        });
+        self.holding.append(&mut holding);
+    }
+
+    fn channel_turns(&self, channel: &Arc<Channel>, transition: Transition, fallback: Option<&str>) {
+        let text = match (transition, fallback) {
+            (Transition::ToFallback, Some(mount)) => {
+                channel.change(|about| about.state = State::Fallback(mount.to_owned()));
+                format!("{}: nobody came back in time; its listeners hear {mount}", channel.mount)
+            }
+            (Transition::End, _) => {
+                channel.change(|about| about.state = State::Ended);
+                if !channel.is_claimed() {
+                    self.house.directory.remove(channel);
+                }
+                format!("{}: nobody came back in time; it is over", channel.mount)
+            }
+            _ => return,
+        };
+        self.house.tell(self.worker, Event::Note { level: Level::Info, text });
+        self.house.ring_all();
+    }
+}
