@@ -13,6 +13,9 @@ use crate::span::{self, Span};
 /// A packet, bytes.
 const PACKET: usize = 188;
 const SYNC: u8 = 0x47;
+/// From one packet to the next: plain, with a time stamp before each (camcorders, Blu-ray), with parity behind each.
+/// Only the packets are passed on.
+const STRIDES: [usize; 3] = [PACKET, 192, 204];
 /// PCR base, PTS and DTS: 33 bits of 90 kHz.
 const BITS: u32 = 33;
 const PER_S: u64 = 90_000;
@@ -33,6 +36,7 @@ pub(crate) struct Ts {
     /// What is added to every time stamp in this round.
     shift: u64,
     synced: bool,
+    stride: usize,
     scanned: u64,
     timed: bool,
 }
@@ -66,6 +70,7 @@ impl Default for Ts {
             silent: 0,
             shift: 0,
             synced: false,
+            stride: PACKET,
             scanned: 0,
             timed: false,
         }
@@ -75,24 +80,32 @@ impl Default for Ts {
 impl Format for Ts {
     fn step(&mut self, input: Input<'_>, out: &mut Out) -> Result<Step, Fault> {
         // Out of sync the two next packets are looked at as well.
-        let wanted = if self.synced { PACKET } else { 2 * PACKET + 1 };
+        let wanted = if self.synced {
+            self.stride
+        } else {
+            2 * STRIDES[2] + 1
+        };
         if input.data.len() < wanted && !input.ended {
             return Ok(Step::More);
         }
         let marks = |at: usize| input.data.get(at).is_none_or(|&byte| byte == SYNC);
-        if !(marks(0) && (self.synced || marks(PACKET) && marks(2 * PACKET))) {
+        let stride = if self.synced {
+            Some(self.stride)
+        } else {
+            STRIDES.into_iter().find(|&n| marks(n) && marks(2 * n))
+        };
+        let Some(stride) = stride.filter(|_| marks(0)) else {
             return self.scan(input.data, out);
-        }
+        };
         let Some(bytes) = input.data.get(..PACKET) else {
             return Ok(Step::More);
         };
         let mut packet = [0; PACKET];
         packet.copy_from_slice(bytes);
-        self.synced = true;
-        self.scanned = 0;
+        (self.synced, self.stride, self.scanned) = (true, stride, 0);
         self.packet(&mut packet);
         out.put(self.clock.due_ns(), &packet);
-        Ok(Step::Took(PACKET))
+        Ok(Step::Took(stride.min(input.data.len())))
     }
 
     fn end_round(&mut self) -> Result<(), Fault> {

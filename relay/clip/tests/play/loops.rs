@@ -96,6 +96,17 @@ fn mpeg_ts_that_wraps() {
 }
 
 #[test]
+fn mpeg_ts_with_time_stamps_or_parity_becomes_plain() {
+    for (before, after) in [(4, 0), (0, 16)] {
+        let padded = |packet: &[u8]| [&vec![1; before][..], packet, &vec![2; after]].concat();
+        let file: Vec<u8> = ECLIPSE_TS.chunks(188).flat_map(padded).collect();
+        let played = play(Kind::MpegTs, &file, 2, 1_000).whole();
+        assert!(played.bytes == play(Kind::MpegTs, ECLIPSE_TS, 2, 1_000).whole().bytes);
+        assert_eq!(played.player.stats().bytes_skipped, 2 * before as u64);
+    }
+}
+
+#[test]
 fn flv() {
     made(Kind::Flv, "out.flv", "-c copy -bsf:a aac_adtstoasc -f flv", 2);
 }
