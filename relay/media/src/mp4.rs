@@ -123,8 +123,10 @@ impl Mp4 {
         }
         need!(data, head.whole as usize);
         self.lead = None;
-        if starts_clean(&data[head.len..head.whole as usize], &self.video) {
-            found.join(start, at + head.whole);
+        match starts_clean(&data[head.len..head.whole as usize], &self.video) {
+            Some(true) => found.join(start, at + head.whole),
+            Some(false) => {}
+            None => found.stats.joins_withheld += 1,
         }
         Step::Take(head.whole)
     }
@@ -193,28 +195,22 @@ fn video_track(trak: &[u8]) -> Option<u32> {
     (handler.get(8..12)? == b"vide").then(|| word(header, if long { 20 } else { 12 }))?
 }
 
-/// Whether a newcomer may start with this fragment.
-fn starts_clean(moof: &[u8], video: &[Track]) -> bool {
+/// Whether a newcomer may start with this fragment; `None` when its samples are addressed by their position in the
+/// file, or when it is damaged.
+fn starts_clean(moof: &[u8], video: &[Track]) -> Option<bool> {
+    const BASE_DATA_OFFSET: u32 = 1;
     let mut first_video = None;
     for (_, traf) in children(moof).filter(|child| &child.0 == b"traf") {
-        let Some(header) = child(traf, b"tfhd") else {
-            return false;
-        };
-        let (Some(flags), Some(id)) = (word(header, 0), word(header, 4)) else {
-            return false;
-        };
-        const BASE_DATA_OFFSET: u32 = 1;
+        let header = child(traf, b"tfhd")?;
+        let (flags, id) = (word(header, 0)?, word(header, 4)?);
         if flags & BASE_DATA_OFFSET != 0 {
-            return false;
+            return None;
         }
         let track = video.iter().find(|track| track.id == id);
         let first = track.and_then(|track| first_sample_flags(traf, header, track.default_flags));
         first_video = first_video.or(first);
     }
-    match first_video {
-        Some(flags) => is_sync(flags),
-        None => video.is_empty(),
-    }
+    Some(first_video.map_or(video.is_empty(), is_sync))
 }
 
 /// The flags of the first sample of a track fragment (8.8.7, 8.8.8): its own, or the defaults in their order.

@@ -1,4 +1,5 @@
-//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845), Theora, FLAC (RFC 9639 section 10.1) and Speex; Skeleton is carried.
+//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845), Theora, FLAC (RFC 9639 section 10.1) and Speex; Skeleton is carried, but for its
+//! index.
 //!
 //! Header: all pages from the first "beginning of stream" page up to the first data page. A new beginning is a new
 //! chain and brings a new header. Join point: a page that begins with a fresh packet, where there is Theora, with a
@@ -41,6 +42,8 @@ struct Stream {
     codec: Codec,
     /// Header packets still to come; `UNCOUNTED` until a FLAC block says it is the last one.
     left: u32,
+    /// Within a Skeleton index.
+    indexes: bool,
 }
 
 const UNCOUNTED: u32 = u32::MAX;
@@ -84,7 +87,7 @@ impl Ogg {
     fn page(&mut self, page: Page<'_>, at: u64, found: &mut Found<'_>) {
         if page.begins_stream() {
             self.begin(page, found);
-        } else if self.phase == Phase::Header && !self.is_header(page.serial()) {
+        } else if self.phase == Phase::Header && !self.is_header(page) {
             self.open(page, at, found);
         } else if self.phase == Phase::Header {
             self.secondary = true;
@@ -116,10 +119,13 @@ impl Ogg {
         found.oversize();
     }
 
-    /// Whether a page of this stream would still belong to the header. Strangers' pages do not, nor do they end it.
-    fn is_header(&self, serial: u32) -> bool {
-        let stream = self.streams.iter().find(|stream| stream.serial == serial);
-        stream.is_none_or(|stream| stream.left > 0 || stream.codec == Codec::Skeleton)
+    /// Whether this page still belongs to the header. Strangers' pages do not end it.
+    fn is_header(&mut self, page: Page<'_>) -> bool {
+        let stream = self
+            .streams
+            .iter_mut()
+            .find(|stream| stream.serial == page.serial());
+        stream.is_none_or(|stream| stream.codec == Codec::Skeleton || stream.awaits(page))
     }
 
     /// Takes a page into the header and counts the header packets that end on it.
@@ -132,6 +138,9 @@ impl Ogg {
             found.stats.bad_units += 1;
             return;
         };
+        if stream.is_index(page) {
+            return;
+        }
         for packet in page.packets() {
             stream.count(packet);
         }
@@ -187,7 +196,33 @@ impl Ogg {
 impl Stream {
     fn new(serial: u32, first: &[u8]) -> Stream {
         let (codec, left) = codec(first);
-        Stream { serial, codec, left }
+        Stream {
+            serial,
+            codec,
+            left,
+            indexes: false,
+        }
+    }
+
+    /// Whether header packets are still to come. FLAC that does not count them ends them with its first frame.
+    fn awaits(&mut self, page: Page<'_>) -> bool {
+        let is_frame = page
+            .packets()
+            .next()
+            .is_some_and(|packet| packet.begins && packet.bytes.first() == Some(&0xFF));
+        if self.left == UNCOUNTED && is_frame {
+            self.left = 0;
+        }
+        self.left > 0
+    }
+
+    /// Pages of a Skeleton index, which finds its way in the file from its beginning, are of no use to a newcomer.
+    fn is_index(&mut self, page: Page<'_>) -> bool {
+        let fresh = page.packets().next().filter(|packet| packet.begins);
+        if let Some(packet) = fresh {
+            self.indexes = self.codec == Codec::Skeleton && packet.bytes.starts_with(b"index\0");
+        }
+        self.indexes
     }
 
     fn count(&mut self, packet: Packet<'_>) {
@@ -219,6 +254,8 @@ fn codec(first: &[u8]) -> (Codec, u32) {
             0 => (Codec::Flac, UNCOUNTED),
             count => (Codec::Flac, count + 1),
         },
+        // Before there was a mapping, FLAC was put into Ogg as it is.
+        [b'f', b'L', b'a', b'C', ..] => (Codec::Flac, UNCOUNTED),
         [b'f', b'i', b's', b'h', b'e', b'a', b'd', ..] => (Codec::Skeleton, 0),
         _ => (Codec::Audio, 1),
     }

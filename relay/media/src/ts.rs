@@ -5,6 +5,10 @@
 //! marked as random access point, or shown to be one by its first bytes. Without video: any packet in which a unit
 //! of the first audio stream begins. Packets of other streams that continue a unit begun before are dropped by every
 //! demultiplexer without a word.
+//!
+//! A random access point of H.264 may be a recovery point rather than an IDR picture (open groups of pictures, intra
+//! refresh). A decoder can start there, but FFmpeg remarks on the references it misses ("mmco: unref short failure").
+//! Such streams have no better point, so it is taken.
 
 mod psi;
 mod video;

@@ -567,10 +567,31 @@ fn ogg_skeleton_is_carried_in_the_header() {
         ogg_page(2, 77, &[b"fishead\0", &[0; 56][..]].concat()),
         ogg_page(0, 77, b"fisbone\0"),
     ];
-    let header = [&skeleton[0], head, &skeleton[1], &tags, &ogg_page(4, 77, b"")].concat();
-    let (marks, stats) = whole(Kind::Ogg, &[&header[..], data].concat());
-    assert_eq!(headers(&marks), [(header.len() as u64, header.clone())]);
+    let last = ogg_page(4, 77, b"");
+    let header = [&skeleton[0], head, &skeleton[1], &tags, &last].concat();
+    // An index over two pages is left out: its positions are those of the file's beginning.
+    let index = ogg_laced(0, 77, &[255; 10], &[&b"index\0"[..], &[0; 2544]].concat());
+    let index = [index, ogg_page(1, 77, &[0; 100])].concat();
+    let stream = [&skeleton[0], head, &skeleton[1], &index, &tags, &last, data].concat();
+    let (marks, stats) = whole(Kind::Ogg, &stream);
+    assert_eq!(headers(&marks), [((header.len() + index.len()) as u64, header)]);
     assert_eq!((joins(&marks).len(), stats.bad_units), (8, 0));
+}
+
+#[test]
+fn ogg_flac_that_does_not_count_its_headers() {
+    let frame = ogg_page(0, 5, &[&[0xFF, 0xF8][..], &[0; 1500]].concat());
+    let counted_by_flag = [
+        &ogg_page(2, 5, b"\x7FFLAC\x01\0\0\0fLaC\0")[..],
+        &ogg_page(0, 5, b"\x84\0\0\0"),
+    ];
+    let as_it_is = [&ogg_page(2, 5, b"fLaC")[..], &ogg_page(0, 5, b"\x12\0\x12\0")];
+    for header in [counted_by_flag.concat(), as_it_is.concat()] {
+        let (marks, _) = whole(Kind::Ogg, &[&header[..], &frame, &frame].concat());
+        let first = header.len() as u64;
+        assert_eq!(headers(&marks), [(first, header)]);
+        assert_eq!(joins(&marks), [first, first + frame.len() as u64]);
+    }
 }
 
 // WebM.
@@ -676,8 +697,11 @@ fn mp4_fragments_addressed_by_file_position_are_no_joins() {
         .collect();
     assert!(tfhd.len() > 3);
     tfhd.iter().for_each(|at| bytes[at + 7] |= 1);
-    let (marks, _) = whole(Kind::Mp4, &bytes);
-    assert_eq!((headers(&marks).len(), joins(&marks).len()), (1, 0));
+    let (marks, stats) = whole(Kind::Mp4, &bytes);
+    assert_eq!(
+        (headers(&marks).len(), joins(&marks).len(), stats.joins_withheld),
+        (1, 0, 3)
+    );
 }
 
 #[test]
