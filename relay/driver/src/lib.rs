@@ -13,6 +13,7 @@ mod calls;
 mod clock;
 #[cfg(test)]
 mod contract;
+mod crew;
 mod door;
 mod hear;
 mod leave;
@@ -39,6 +40,7 @@ use calls::Calls;
 use resolve::Resolver;
 use wheel::Wheel;
 
+pub use crew::Crew;
 pub use listen::bind;
 pub use probe::{Probe, Tier, probe};
 pub use setup::{HandoverFn, Setup};
@@ -54,6 +56,8 @@ pub enum Backend {
 }
 
 /// Turns `machine` on the calling thread until it has finished, then lets go of everything and returns the counts.
+///
+/// Give it a thread of its own: after io_uring a thread may see one blocking call interrupted (`EINTR`).
 ///
 /// # Errors
 ///

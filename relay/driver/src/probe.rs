@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::thread;
 
 use io_uring::{IoUring, Probe as Opcodes, opcode};
 
@@ -43,9 +44,17 @@ impl Probe {
     }
 }
 
-/// Tries io_uring, harmlessly, and says what it found. Needs a few descriptors for a moment.
+/// Tries io_uring, harmlessly, and says what it found. Needs a few descriptors and a thread for a moment: a thread
+/// that has had a ring may see one blocking call interrupted (`EINTR`) while the kernel takes the ring down, and the
+/// caller shall not.
 pub fn probe() -> Probe {
-    match try_uring() {
+    let tried = thread::Builder::new().name("probe".into()).spawn(try_uring);
+    let tried = tried.map_err(|e| format!("io_uring could not be tried: {e}"));
+    match tried.and_then(|thread| {
+        thread
+            .join()
+            .unwrap_or_else(|_| Err("trying io_uring failed".into()))
+    }) {
         Ok((tier, why)) => Probe { tier, why },
         Err(why) => Probe {
             tier: Tier::Mio,
