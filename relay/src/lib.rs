@@ -1,1 +1,3 @@
-//! Totality: the live relay.
+//! Totality: the live relay. What its program is made of: configuration, crew, control plane, demo.
+
+pub mod run;

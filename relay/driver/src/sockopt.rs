@@ -48,11 +48,15 @@ pub(crate) fn take_error(fd: &impl AsFd) -> Option<io::Error> {
     SockRef::from(fd).take_error().unwrap_or_else(Some)
 }
 
-/// Who is at the other end.
+/// Who is at the other end; an IPv4 address as such, also where it came to an IPv6 socket.
 pub(crate) fn peer(fd: &impl AsFd) -> io::Result<SocketAddr> {
-    let addr = SockRef::from(fd).peer_addr()?;
-    addr.as_socket()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the peer has no IP address"))
+    let addr = SockRef::from(fd).peer_addr()?.as_socket();
+    let addr =
+        addr.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the peer has no IP address"))?;
+    match addr.ip().to_canonical() {
+        ip if ip.is_ipv4() => Ok(SocketAddr::new(ip, addr.port())),
+        _ => Ok(addr),
+    }
 }
 
 /// What an `errno` on an established connection means to a machine.

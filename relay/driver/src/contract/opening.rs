@@ -14,6 +14,7 @@ on_both_shores!(
     a_refusal_is_told,
     silence_is_given_up,
     an_impossible_name_is_refused,
+    every_listener_is_heard_and_names_its_peers,
 );
 
 fn connect(desk: &mut Desk, host: &str, port: u16, timeout: Duration) {
@@ -105,4 +106,30 @@ fn silence_is_given_up(backend: Backend) {
 
 fn an_impossible_name_is_refused(backend: Backend) {
     assert!(try_connect(backend, "a name with spaces", 80, Duration::from_secs(20)).is_err());
+}
+
+/// The second one listens on IPv6 and, with it, on IPv4.
+fn every_listener_is_heard_and_names_its_peers(backend: Backend) {
+    let Ok(both) = bind("[::]:0".parse().unwrap(), true, 16) else {
+        println!("skipped: no IPv6 here");
+        return;
+    };
+    let port = both.local_addr().unwrap().port();
+    let mut stage = Stage::new(backend);
+    stage.setup.listeners.push(both);
+    stage.play(
+        |desk, _, input| {
+            if let Some(Input::Accepted { conn, peer }) = input {
+                desk.say(conn, peer.to_string().as_bytes());
+                desk.close(conn, Closing::Graceful);
+            }
+        },
+        |addr| {
+            for addr in [addr, SocketAddr::from(([127, 0, 0, 1], port))] {
+                let stream = client(addr);
+                let me = stream.local_addr().unwrap().to_string();
+                assert_eq!(String::from_utf8(read_all(&stream)).unwrap(), me);
+            }
+        },
+    );
 }

@@ -4,6 +4,8 @@
 //! readable until a read has emptied it. A connection is read once per turn ([`READ_BYTES`]), then the next one has
 //! its turn: a flood on one starves no other.
 
+#![forbid(unsafe_code)]
+
 mod post;
 
 use std::collections::VecDeque;

@@ -1,0 +1,81 @@
+//! Opening the house: workers on their sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use crossbeam::channel::Receiver;
+use relay_driver::{Backend, Crew, Setup, SharedStats};
+use relay_station::{Config, Event, House, Order, Station};
+
+/// Connections that may wait in a worker's accept queue.
+const BACKLOG: u32 = 4096;
+
+/// Takes connections that the data plane does not serve, with what was read from them. Called on worker threads.
+pub type Handover = Arc<dyn Fn(TcpStream, Vec<u8>) + Send + Sync>;
+
+/// A relay whose workers run.
+#[derive(Debug)]
+pub struct Open {
+    /// What its workers share.
+    pub house: Arc<House>,
+    /// What its workers tell.
+    pub events: Receiver<Event>,
+    /// Where it listens (the port is known even if 0 was asked for).
+    pub listen: SocketAddr,
+    /// What its drivers count, one block per worker.
+    pub drivers: Vec<Arc<SharedStats>>,
+    crew: Crew,
+}
+
+/// Starts the workers of a relay.
+///
+/// # Errors
+///
+/// When the address cannot be listened on, a thread or descriptor cannot be had, or the node id cannot be one.
+pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Handover) -> io::Result<Open> {
+    let workers = config.workers;
+    let max_conns = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
+    let (house, events) = House::new(config)?;
+    let mut at = listen;
+    let mut crew = Vec::with_capacity(workers);
+    let mut drivers = Vec::with_capacity(workers);
+    for worker in 0..workers {
+        let listener = relay_driver::bind(at, workers > 1, BACKLOG)?;
+        at = listener.local_addr()?;
+        let handover = handover.clone();
+        let give = Box::new(move |stream, read| handover(stream, read));
+        let mut setup = Setup::new(vec![listener], house.bell(worker).clone(), give);
+        setup.max_conns = max_conns.saturating_add(64);
+        setup.pin_to_cpu = (workers > 1).then_some(worker);
+        drivers.push(setup.stats.clone());
+        let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
+        let station = Station::new(house.clone(), worker, seed).map_err(io::Error::other)?;
+        crew.push((setup, station));
+    }
+    let crew = Crew::start(backend, crew)?;
+    Ok(Open { house, events, listen: at, drivers, crew })
+}
+
+impl Open {
+    /// Whether a worker has stopped by itself.
+    pub fn is_broken(&self) -> bool {
+        self.crew.is_broken()
+    }
+
+    /// Lets everybody go and waits for the workers.
+    ///
+    /// # Errors
+    ///
+    /// When a worker broke.
+    pub fn close(self) -> io::Result<()> {
+        self.house.drain();
+        for worker in 0..self.house.config.workers {
+            // A full mailbox empties itself: the worker is awake then.
+            while self.house.mailbox(worker).post(Order::Stop).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        self.crew.join().map(drop)
+    }
+}
