@@ -290,6 +290,13 @@ impl Run {
         headers.iter().rev().find(|h| h.at <= at).cloned()
     }
 
+    /// What somebody who is playing needs when moved from `old` to `new` within this run: nothing, unless the header
+    /// has changed in between. (Players complain of headers that they have had already.)
+    pub(crate) fn header_between(&self, old: u64, new: u64) -> Option<Arc<[u8]>> {
+        let (before, after) = (self.header_at(old), self.header_at(new)?);
+        (before.as_ref() != Some(&after)).then_some(after.again)
+    }
+
     /// Remembers a join point, in the entry of its chunk.
     pub(crate) fn add_join(&self, at: u64) {
         let chunk = u64::from(self.chunk_size);
@@ -302,13 +309,17 @@ impl Run {
         self.joins.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The oldest position worth starting at: anything nearer to the floor would be lapped before the first send.
+    pub(crate) fn oldest(&self) -> u64 {
+        let window = self.raw.window();
+        self.raw.floor().max(self.raw.head().saturating_sub(window - window / 8))
+    }
+
     /// Where a newcomer starts: the newest join point at least `burst` bytes behind the head; while the stream is
     /// younger than that, the oldest there is; none at all while it has shown none. A stream whose container nobody
     /// knows starts anywhere.
     pub fn join_point(&self, burst: u64) -> Option<u64> {
-        let (head, floor) = (self.raw.head(), self.raw.floor());
-        // Join points near the floor would be lapped before the first send.
-        let oldest = if floor == 0 { 0 } else { floor + self.raw.window() / 8 };
+        let (head, oldest) = (self.raw.head(), self.oldest());
         if self.kind == Kind::Other {
             return Some(head.saturating_sub(burst).max(oldest).min(head));
         }

@@ -158,10 +158,6 @@ impl Conns {
             self.talking.push_back(conn);
         }
     }
-
-    pub(crate) fn is_talking(&self) -> bool {
-        !self.talking.is_empty()
-    }
 }
 
 /// Keys that stay valid while somebody holds them, for things that come and go.

@@ -109,6 +109,10 @@ impl Station {
         if is_control_path(&path) {
             return self.hand_over(now, conn, read);
         }
+        if head.method == Method::Options {
+            self.log(now, &request(head, peer, since), None, 204, 0);
+            return self.leave_with(conn, options(&self.house.config.software, &date(now)));
+        }
         self.log(now, &request(head, peer, since), None, if hears { 404 } else { 405 }, 0);
         if hears {
             self.counters().refused_unknown.up();
@@ -197,6 +201,16 @@ impl Station {
         };
         self.house.tell(self.worker, Event::Access(access));
     }
+}
+
+/// What may be asked here: libshout looks before it sends, browsers before they play a stream of another origin.
+fn options(server: &str, date: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 204 No Content\r\nServer: {server}\r\nDate: {date}\r\nConnection: close\r\n\
+         Allow: GET, HEAD, PUT, SOURCE, OPTIONS\r\nAccess-Control-Allow-Origin: *\r\n\
+         Access-Control-Allow-Methods: GET, HEAD\r\nAccess-Control-Allow-Headers: icy-metadata, range\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// What is kept of a request.

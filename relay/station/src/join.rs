@@ -192,12 +192,10 @@ impl Station {
         let link_head = ring.head();
         let chunk = u64::from(run.chunk_size);
         let next = run.raw.head() / chunk;
-        let floor = run.raw.floor();
-        let oldest = if floor == 0 { 0 } else { floor + run.raw.window() / 8 };
         let burst = u64::from(self.house.config.listener.burst);
         let window = Window {
             epoch: run.epoch,
-            first: oldest.div_ceil(chunk),
+            first: run.oldest().div_ceil(chunk),
             next,
             live: run.join_point(burst).map_or(next, |at| at / chunk),
         };

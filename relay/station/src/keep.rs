@@ -9,7 +9,7 @@ use relay_ring::{ChunkInfo, NO_JOIN, Reader, Ring, Writer};
 use relay_seam::Now;
 use relay_wire::link;
 
-use crate::channel::{Channel, Framing, Header, Run};
+use crate::channel::{Channel, Header, Run};
 use crate::icy::{self, IcyWriter, Phases, write_or_skip};
 
 /// The link position of a chunk that is not in the link's framing.
@@ -156,11 +156,6 @@ impl Keeper {
         self.run.end();
     }
 
-    /// The head of the stream.
-    pub(crate) fn head(&self) -> u64 {
-        self.raw.head()
-    }
-
     fn chunk_size(&self) -> u64 {
         u64::from(self.run.chunk_size)
     }
@@ -244,8 +239,7 @@ impl Keeper {
     fn begin_link(&mut self, now: Now) {
         let Ok((writer, ring)) = Ring::new(self.run.raw.capacity(), self.readers, 0) else { return };
         self.link = Some(writer);
-        let oldest = (self.run.raw.floor() + self.run.raw.window() / 8) / self.chunk_size();
-        let oldest = if self.run.raw.floor() == 0 { 0 } else { oldest };
+        let oldest = self.run.oldest().div_ceil(self.chunk_size());
         for number in oldest..self.next_chunk() {
             if let Some(mut info) = self.run.index.get(number).filter(|info| info.len > 0) {
                 info.link_at = self.frame_past(now, &info, 0);
@@ -295,15 +289,6 @@ impl Keeper {
         self.channel.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
         if let Some(rate) = self.meter.count(now, bytes) {
             self.run.bitrate.store(rate, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a framing is there.
-    pub(crate) fn has(&self, framing: Framing) -> bool {
-        match framing {
-            Framing::Raw => true,
-            Framing::Icy => self.icy.is_some(),
-            Framing::Link => self.link.is_some(),
         }
     }
 }

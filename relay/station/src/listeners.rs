@@ -121,14 +121,9 @@ pub(crate) struct Listeners {
     began: Option<Now>,
 }
 
-/// What somebody else has to do about a listener.
+/// A listener that lags too much: it is to be let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// Nothing.
-    Fine,
-    /// Let it go: it lags too much.
-    TooSlow,
-}
+struct TooSlow;
 
 impl Listeners {
     pub(crate) fn new(house: Arc<House>, worker: usize) -> Self {
@@ -279,8 +274,7 @@ impl Listeners {
             match self.offer(now, key) {
                 Ok(Some(output)) => return Some(output),
                 Ok(None) => {}
-                Err(Told::TooSlow) => slow.push(key),
-                Err(Told::Fine) => {}
+                Err(TooSlow) => slow.push(key),
             }
         }
     }
@@ -319,7 +313,7 @@ impl Listeners {
     }
 
     /// What a listener gets now.
-    fn offer(&mut self, now: Now, key: usize) -> Result<Option<Output>, Told> {
+    fn offer(&mut self, now: Now, key: usize) -> Result<Option<Output>, TooSlow> {
         let listener = &mut self.all[key];
         if listener.state != Readiness::Ready {
             return Ok(None);
@@ -343,10 +337,10 @@ impl Listeners {
                 Verdict::Fine => {}
                 Verdict::Warn => self.house.counters(self.worker).lag_warnings.up(),
                 Verdict::Jump if stream.framing != Framing::Link => {
-                    return self.jump(key).then_some(None).ok_or(Told::TooSlow);
+                    return self.jump(key).then_some(None).ok_or(TooSlow);
                 }
                 // A link that has lost its place ends: the other node knows the number at which to come back.
-                Verdict::Jump | Verdict::Close => return Err(Told::TooSlow),
+                Verdict::Jump | Verdict::Close => return Err(TooSlow),
             }
             if behind == 0 {
                 return Ok(None);
@@ -369,9 +363,9 @@ impl Listeners {
         let Some(cursor) = stream.jump_target(old) else { return false };
         listener.cursor = cursor;
         if stream.framing == Framing::Raw
-            && let Some(header) = stream.run.header_at(cursor)
+            && let Some(again) = stream.run.header_between(old, cursor)
         {
-            listener.give(&header.again);
+            listener.give(&again);
         }
         let counters = self.house.counters(self.worker);
         counters.lag_jumps.up();

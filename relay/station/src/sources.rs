@@ -19,6 +19,8 @@ pub(crate) struct Source {
     push: Push,
     pub(crate) intake: Intake,
     request: Request,
+    /// What it is told once its body is complete.
+    at_end: &'static [u8],
     bytes: u64,
     pub(crate) paused: bool,
     /// When to read again, if its own rate is what paused it.
@@ -56,10 +58,13 @@ impl Station {
             return refused(self, relay_source::Answer::taken(&admitted.mount));
         }
         let intro = Introduction::new(&admitted.properties, peer.to_string(), request.agent.clone());
+        let (reply, push) = (admitted.reply(), Push::new(admitted.body, config, now));
+        let empty = push.finished();
         let source = Source {
-            push: Push::new(admitted.body, config, now),
+            push,
             intake: Intake::new(now, channel, intro),
             request,
+            at_end: admitted.reply_at_end(),
             bytes: 0,
             paused: false,
             resume_at: None,
@@ -69,7 +74,12 @@ impl Station {
         }
         self.sources.push(conn);
         self.counters().sources.up();
-        self.conns.say(conn, admitted.reply().to_vec(), None);
+        if !reply.is_empty() {
+            self.conns.say(conn, reply.to_vec(), None);
+        }
+        if empty {
+            return self.source_finishes(now, conn);
+        }
         if !body.is_empty() {
             self.source_heard(now, conn, body);
         }
@@ -95,8 +105,21 @@ impl Station {
                 self.source_is_over(now, conn, &refusal.to_string());
                 self.refuse(now, conn, &refusal);
             }
-            (Ok(progress), _) if progress.finished => self.source_ends(now, conn, "it has said all"),
+            (Ok(progress), _) if progress.finished => self.source_finishes(now, conn),
             (Ok(_), _) => self.source_pace(now, conn),
+        }
+    }
+
+    /// A source whose body had an end has come to it.
+    fn source_finishes(&mut self, now: Now, conn: Conn) {
+        let Some(entry) = self.conns.get(conn) else { return };
+        let Role::Source(source) = &entry.role else { return };
+        let at_end = source.at_end;
+        self.source_is_over(now, conn, "it has said all");
+        if at_end.is_empty() {
+            self.close(now, conn, Closing::Graceful);
+        } else {
+            self.leave_with(conn, at_end.to_vec());
         }
     }
 
