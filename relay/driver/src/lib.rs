@@ -1,7 +1,7 @@
 //! The only room that talks to a kernel: two drivers, io_uring and mio, behind one contract.
 //!
 //! [`run`] turns a [`relay_seam::Machine`] on the calling thread until it has finished. The loop and everything
-//! that is not a system call ([`wheel`]) is written once; a [`shore::Shore`] is the part that differs: how to wait,
+//! that is not a system call (`wheel`) is written once; a `Shore` is the part that differs: how to wait,
 //! receive and send. Both shores pass the same contract tests (`contract.rs`).
 //!
 //! Start to read in `wheel.rs`.

@@ -8,7 +8,7 @@ pub(crate) struct Seat {
     pub(crate) phase: Phase,
     /// The peer has said FIN.
     pub(crate) fin: bool,
-    /// The machine has been told of a full socket and waits for [`Input::Writable`].
+    /// The machine has been told of a full socket and waits for [`relay_seam::Input::Writable`].
     pub(crate) wants_room: bool,
 }
 

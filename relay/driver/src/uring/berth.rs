@@ -16,11 +16,11 @@ pub(super) struct Berth {
     pub(super) armed: bool,
     /// It is being cancelled.
     pub(super) cancelling: bool,
-    /// [`Event::Room`] is wanted.
+    /// `Event::Room` is wanted.
     pub(super) room: bool,
     /// A poll for it is in flight.
     pub(super) polled: bool,
-    /// [`Event::Hung`] is wanted.
+    /// `Event::Hung` is wanted.
     pub(super) hangup: bool,
     /// The peer has said FIN: watched by epoll, not by the ring.
     pub(super) half: bool,

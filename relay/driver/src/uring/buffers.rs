@@ -60,8 +60,22 @@ impl Area {
 }
 
 impl Buffers {
+    /// As many buffers as there is memory for: `count` or, again and again, half of it.
+    ///
+    /// # Errors
+    ///
+    /// When not even two fit, or the kernel refuses them for another reason.
+    pub(super) fn that_fit(ring: &IoUring, mut count: u16, size: u32) -> io::Result<Self> {
+        loop {
+            match Self::new(ring, count, size) {
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory && count > ENTRIES_MIN => count /= 2,
+                other => return other,
+            }
+        }
+    }
+
     /// `count` buffers (rounded up to a power of two) of `size` bytes, all of them the kernel's to fill.
-    pub(super) fn new(ring: &IoUring, count: u16, size: u32) -> io::Result<Self> {
+    fn new(ring: &IoUring, count: u16, size: u32) -> io::Result<Self> {
         let count = count.clamp(ENTRIES_MIN, ENTRIES_MAX).next_power_of_two();
         let size = size.max(1);
         let entries = Area::new(usize::from(count) * size_of::<BufRingEntry>())?;

@@ -65,7 +65,7 @@ impl Uring {
     pub(crate) fn new(setup: &mut Setup, answers: BorrowedFd<'_>) -> io::Result<Self> {
         let io = setup::make(setup.sq_entries, setup.cq_entries)
             .map_err(|e| io::Error::new(e.kind(), format!("no io_uring: {}", crate::probe::why_not(&e))))?;
-        let buffers = Buffers::new(&io, setup.recv_buffers, setup.recv_buffer_bytes)?;
+        let buffers = Buffers::that_fit(&io, setup.recv_buffers, setup.recv_buffer_bytes)?;
         let ways = std::mem::take(&mut setup.listeners).into_iter();
         let mut shore = Self {
             ring: Ring::new(io, Arc::clone(&setup.stats)),
