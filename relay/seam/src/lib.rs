@@ -49,7 +49,8 @@ pub trait Machine {
     fn deadline(&self) -> Option<Now>;
 
     /// The driver is about to sleep, or has woken: a machine that is fed by other threads raises and lowers its
-    /// "parked" flag here. Returns `false` when something has arrived in the meantime and the driver must not sleep.
+    /// "parked" flag here. Returns `false` when something has arrived in the meantime: the driver does not sleep then,
+    /// but says `park(false)` and [`Input::Woken`]. A machine looks at its mailbox inside `park`, or loses wake-ups.
     fn park(&mut self, parked: bool) -> bool {
         let _ = parked;
         true

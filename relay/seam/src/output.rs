@@ -63,7 +63,8 @@ pub enum Output {
 pub struct Handover {
     /// Which. No input names it afterwards.
     pub conn: Conn,
-    /// Everything received on it so far: a whole request head and perhaps more.
+    /// Everything received on it so far: a whole request head and perhaps more. As of the poll that gives it out:
+    /// bytes may still arrive between a machine's decision and that poll.
     pub read_so_far: Vec<u8>,
 }
 

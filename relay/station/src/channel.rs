@@ -122,6 +122,12 @@ pub struct Run {
     /// The stream with metadata blocks, once somebody has asked for it.
     pub(crate) icy: OnceLock<(Ring, Phases)>,
     pub(crate) icy_wanted: AtomicBool,
+    /// The position it began at here: what is older was never here.
+    pub start: u64,
+    /// It begins where it does because another node wanted to go on from there.
+    pub rewound: bool,
+    /// The chunk from which another node wants to go on, older than the start; [`NO_REWIND`] when none does.
+    pub(crate) rewind_to: AtomicU64,
     headers: RwLock<Vec<Header>>,
     ended: AtomicBool,
     joins: AtomicU64,
@@ -142,6 +148,9 @@ pub enum Framing {
 
 /// Headers that are remembered: enough for a window in which a stream changes them often.
 const HEADERS_MAX: usize = 8;
+
+/// Nobody wants a run to begin earlier.
+pub(crate) const NO_REWIND: u64 = u64::MAX;
 
 impl Channel {
     pub(crate) fn new(mount: &str, hold: Duration) -> Self {
@@ -237,7 +246,9 @@ impl Run {
         content_type: String,
         path: Vec<String>,
         raw: Ring,
+        rewound: bool,
     ) -> Self {
+        let start = raw.head();
         let chunks = raw.capacity() / usize::from(chunk_size) + 2;
         Self {
             epoch,
@@ -251,6 +262,9 @@ impl Run {
             link_wanted: AtomicBool::new(false),
             icy: OnceLock::new(),
             icy_wanted: AtomicBool::new(false),
+            start,
+            rewound,
+            rewind_to: AtomicU64::new(NO_REWIND),
             headers: RwLock::new(Vec::new()),
             ended: AtomicBool::new(false),
             joins: AtomicU64::new(0),

@@ -17,7 +17,7 @@ use relay_source::{Pull, PullEvent, Verdict};
 use relay_wire::http::HttpUrl;
 use relay_wire::link::EndReason;
 
-use crate::channel::{Channel, Header};
+use crate::channel::{Channel, Header, NO_REWIND, State};
 use crate::config::UpstreamSpec;
 use crate::conns::Role;
 use crate::house::House;
@@ -45,6 +45,8 @@ pub(crate) struct Feed {
     /// The one that goes on until the better one has caught up.
     releasing: Option<usize>,
     merge: Merge,
+    /// The next chunk begins a run anew, earlier than the present one does.
+    rewinding: bool,
     pub(crate) kept: Kept,
     idle_since: Now,
     /// No upstream knows the mount, since then.
@@ -117,7 +119,7 @@ impl Station {
         mounts.dedup();
         for (i, mount) in mounts.into_iter().enumerate() {
             if i % self.house.config.workers == self.worker {
-                self.begin_feed(now, &mount, true);
+                self.begin_feed(now, &mount, true, None);
             }
         }
     }
@@ -134,13 +136,15 @@ impl Station {
         self.house.is_following(mount) && !self.feeds.iter().any(|(_, f)| f.mount == mount && f.unknown_since.is_some())
     }
 
-    pub(crate) fn follow_on_demand(&mut self, now: Now, mount: &str) {
-        if self.house.directory.get(mount).is_none() && self.may_follow(mount) {
-            self.begin_feed(now, mount, false);
+    pub(crate) fn follow_on_demand(&mut self, now: Now, mount: &str, resume: Option<Position>) {
+        let fed = self.house.directory.get(mount).is_some_and(|channel| channel.is_claimed());
+        if !fed && self.may_follow(mount) {
+            self.begin_feed(now, mount, false, resume);
         }
     }
 
-    pub(crate) fn begin_feed(&mut self, now: Now, mount: &str, always: bool) {
+    /// Begins to follow a mount; `resume`: from where a node below wants to go on.
+    pub(crate) fn begin_feed(&mut self, now: Now, mount: &str, always: bool, resume: Option<Position>) {
         let config = &self.house.config;
         let fits = |u: &&UpstreamSpec| u.mount.is_none() || u.mount.as_deref() == Some(mount);
         let (mut list, mut urls) = (Vec::new(), Vec::new());
@@ -163,7 +167,8 @@ impl Station {
             attempts: Vec::new(),
             next_attempt: 1,
             releasing: None,
-            merge: Merge::default(),
+            merge: Merge::new(resume),
+            rewinding: false,
             kept: Kept::Nothing,
             idle_since: now,
             unknown_since: None,
@@ -218,7 +223,14 @@ impl Station {
         let feed = &mut self.feeds[key];
         match &mut feed.kept {
             Kept::Nothing => {}
-            Kept::Link(keeper) => keeper.service(now),
+            Kept::Link(keeper) => {
+                keeper.service(now);
+                let number = keeper.run.rewind_to.swap(NO_REWIND, Ordering::Relaxed);
+                let epoch = keeper.run.epoch;
+                if number != NO_REWIND && !feed.rewinding {
+                    return self.rewind(now, key, Position { epoch, number });
+                }
+            }
             Kept::Plain(intake) => {
                 let _ = intake.on_time(&house, worker, now);
             }
@@ -228,6 +240,17 @@ impl Station {
             feed.idle_since = now;
         }
         self.news(&channel);
+    }
+
+    /// Asks the upstream again, from an earlier chunk on, for a node below that wants to go on there.
+    fn rewind(&mut self, now: Now, key: usize, to: Position) {
+        let feed = &mut self.feeds[key];
+        feed.merge = Merge::new(Some(to));
+        feed.rewinding = true;
+        let open: Vec<u64> = feed.attempts.iter().map(|a| a.id).collect();
+        for id in open {
+            self.drop_attempt(now, key, id, Failure::Ended, "to ask it for an earlier chunk", true);
+        }
     }
 
     fn is_over(&self, now: Now, key: usize) -> bool {
@@ -257,12 +280,22 @@ impl Station {
                 keeper.end(now);
                 keeper.channel.release();
                 gone(&self.house, now, &keeper.channel);
-                self.holding.push(keeper.channel.clone());
+                self.hold_or_drop(keeper.channel.clone());
             }
             Kept::Plain(mut intake) => {
                 intake.end(&self.house, now);
-                self.holding.push(intake.channel.clone());
+                self.hold_or_drop(intake.channel.clone());
             }
+        }
+    }
+
+    /// A feed that ends because nobody listens leaves nothing behind.
+    fn hold_or_drop(&mut self, channel: Arc<Channel>) {
+        if channel.listeners.load(Ordering::Relaxed) == 0 {
+            channel.change(|about| about.state = State::Ended);
+            self.house.directory.remove(&channel);
+        } else {
+            self.holding.push(channel);
         }
     }
 
@@ -552,7 +585,7 @@ impl Feed {
                     headers.clear();
                 }
                 *hello = Some(Hello::keep(&h));
-                self.begin_run(house, worker, now, leads, hello, headers, h.first)
+                self.begin_run(house, worker, now, leads, hello, headers, h.first, false)
             }
             LinkEvent::Header(h) => {
                 let header = Header { at: h.at, bytes: h.header.into(), again: h.again.into() };
@@ -581,7 +614,7 @@ impl Feed {
                     }
                     Taken::Next | Taken::Epoch { .. } => {}
                 }
-                if let Some(wrong) = self.begin_run(house, worker, now, true, hello, headers, chunk.number) {
+                if let Some(wrong) = self.begin_run(house, worker, now, true, hello, headers, chunk.number, true) {
                     return Some(wrong);
                 }
                 let Kept::Link(keeper) = &mut self.kept else { return None };
@@ -622,10 +655,11 @@ impl Feed {
         hello: &Option<Hello>,
         headers: &[Header],
         first: u64,
+        is_chunk: bool,
     ) -> Option<Outcome> {
         let hello = hello.as_ref()?;
         let channel = match &self.kept {
-            Kept::Link(keeper) if keeper.run.epoch == hello.epoch => {
+            Kept::Link(keeper) if keeper.run.epoch == hello.epoch && (!self.rewinding || !is_chunk) => {
                 // The same life goes on after a pause.
                 if leads && keeper.channel.on_air(|rule| rule.state()) != relay_source::State::OnAir {
                     up(house, worker, &keeper.channel.clone());
@@ -656,6 +690,7 @@ impl Feed {
             path: hello.path.clone(),
             kbps: hello.kbps,
             first,
+            rewound: std::mem::take(&mut self.rewinding),
         };
         match spec.begin(house, worker, now, &channel, None) {
             Ok(mut keeper) => {

@@ -171,6 +171,7 @@ impl Intake {
             path: Vec::new(),
             kbps: self.kbps,
             first: 0,
+            rewound: false,
         };
         let scanner = (kind != Kind::Other).then(|| Scanner::new(kind));
         self.keeper = Some(raw.begin(house, worker, now, &self.channel, scanner)?);
@@ -203,6 +204,8 @@ pub(crate) struct RunSpec {
     pub(crate) kbps: u32,
     /// The number of the first chunk.
     pub(crate) first: u64,
+    /// Whether it begins there for another node's sake.
+    pub(crate) rewound: bool,
 }
 
 impl RunSpec {
@@ -221,7 +224,7 @@ impl RunSpec {
         if let Some(old) = channel.run() {
             old.end();
         }
-        let run = Run::new(self.epoch, self.chunk_size, self.kind, self.content_type, self.path, ring);
+        let run = Run::new(self.epoch, self.chunk_size, self.kind, self.content_type, self.path, ring, self.rewound);
         let keeper = Keeper::new(now, channel.clone(), Arc::new(run), writer, scanner, workers);
         house.counters(worker).epochs.up();
         up(house, worker, channel);

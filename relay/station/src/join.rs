@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_link::serve::{path_below, response_head, start};
-use relay_link::{Ask, Denied, From as LinkFrom, Window};
+use relay_link::{Ask, Denied, From as LinkFrom, Position, Window};
 use relay_listener::{Greeting, head as greeting};
 use relay_seam::{Conn, Now};
 use relay_wire::http::RequestHead;
@@ -83,7 +83,11 @@ impl Station {
     /// Lets somebody wait; at once no longer, if the mount is ready.
     pub(crate) fn wait(&mut self, now: Now, waiter: Waiter) {
         let conn = waiter.conn;
-        self.follow_on_demand(now, &waiter.mount);
+        let resume = match waiter.wanted {
+            Wanted::Link(LinkFrom::At { epoch, number }) => Some(Position { epoch, number }),
+            _ => None,
+        };
+        self.follow_on_demand(now, &waiter.mount, resume);
         let key = self.waiting.insert(waiter);
         if let Some(entry) = self.conns.get(conn) {
             entry.role = Role::Waiting(key);
@@ -199,6 +203,9 @@ impl Station {
             next,
             live: run.join_point(burst).map_or(next, |at| at / chunk),
         };
+        if greet && self.wants_rewind(run, from, &window) {
+            return None;
+        }
         let start = start(from, &window);
         let framed = run.index.get(start.number).filter(|info| info.len > 0 && info.link_at != NOT_LINKED);
         let cursor = framed.map_or(link_head, |info| info.link_at);
@@ -208,6 +215,21 @@ impl Station {
         let mut own = if greet { response_head(&start) } else { Vec::new() };
         self.hello(&mut own, channel, run, start.number)?;
         Some(Place { framing: Framing::Link, cursor, own })
+    }
+
+    /// A node that has just begun to follow a channel does not have what those below it had from its predecessor. Once
+    /// per run it begins again, from where they want to go on; they wait for that.
+    fn wants_rewind(&self, run: &Run, from: LinkFrom, window: &Window) -> bool {
+        let LinkFrom::At { epoch, number } = from else { return false };
+        let chunk = u64::from(run.chunk_size);
+        let never_here = number < window.first && number < run.start / chunk;
+        let in_reach = (window.next - number.min(window.next)) * chunk < run.raw.window() / 2;
+        if epoch != run.epoch || run.path.is_empty() || run.rewound || !never_here || !in_reach {
+            return false;
+        }
+        run.rewind_to.fetch_min(number, Ordering::Relaxed);
+        self.house.ring_all();
+        true
     }
 
     /// HELLO, the header in force, and the title.

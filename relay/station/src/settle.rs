@@ -85,6 +85,12 @@ impl Station {
     fn move_listener(&mut self, now: Now, key: usize, listener: usize, channel: Arc<Channel>, run: Arc<Run>) {
         let framing = self.listeners.streams[key].framing;
         let place = match framing {
+            // The same life goes on: so does everybody in it, at the very same byte.
+            Framing::Raw if run.epoch == self.listeners.streams[key].run.epoch => {
+                let cursor = self.listeners.all[listener].cursor;
+                let there = (run.raw.floor()..=run.raw.head()).contains(&cursor);
+                there.then(|| Place { framing, cursor, own: Vec::new() })
+            }
             Framing::Raw => run.newest_join_point().map(|cursor| {
                 let own = run.header_at(cursor).map(|h| h.again.to_vec()).unwrap_or_default();
                 Place { framing, cursor, own }

@@ -94,12 +94,23 @@ impl Station {
 
     /// *Hear*: bytes arrived; whose are they?
     fn hear(&mut self, now: Now, conn: Conn, bytes: &[u8]) {
-        let Some(entry) = self.conns.get(conn) else { return };
+        let Some(entry) = self.conns.get(conn) else { return self.heard_late(conn, bytes) };
         match entry.role {
             Role::Source(_) => self.source_heard(now, conn, bytes),
             Role::Upstream(feed, attempt) => self.upstream_heard(now, conn, feed, attempt, bytes),
             Role::Door(_) => self.door_heard(now, conn, bytes),
             Role::Listener(_) | Role::Waiting(_) | Role::Leaving => self.unasked(conn, bytes),
+        }
+    }
+
+    /// Bytes of a connection that is about to be handed over go with it.
+    fn heard_late(&mut self, conn: Conn, bytes: &[u8]) {
+        for output in &mut self.outbox {
+            if let Output::HandOver(given) = output
+                && given.conn == conn
+            {
+                given.read_so_far.extend_from_slice(bytes);
+            }
         }
     }
 
@@ -307,7 +318,7 @@ impl Station {
             Order::Move { from, to, reply } => {
                 let _ = reply.try_send(self.move_clients(&from, &to));
             }
-            Order::Follow { mount } => self.begin_feed(now, &mount, true),
+            Order::Follow { mount } => self.begin_feed(now, &mount, true, None),
             Order::Begin { mount, content_type, properties, from } => {
                 self.local_begins(now, &mount, content_type, properties, from);
             }
