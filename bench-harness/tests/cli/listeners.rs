@@ -105,7 +105,7 @@ fn those_who_never_read_are_not_in_the_bytes() {
 #[test]
 fn stalled_listeners_whom_the_server_lets_go_are_seen() {
     let (_, report, _) = crowd(
-        &[Manner::Good, Manner::ClosesEarly],
+        &[Manner::Good, Manner::Refuses],
         &["--count", "2", "--stall", "1"],
     );
     assert_eq!(report["stalled_closed"], 1, "{report}");
