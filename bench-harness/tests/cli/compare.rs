@@ -128,9 +128,10 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Starts a long floor, waits for server, source and crowd, sends `signal`, and checks that all of them go.
 fn ends_with_all_its_children(signal: Signal) -> Option<i32> {
-    let mut harness = bench(&["floor", "--count", "5", "--seconds", "60"])
-        .spawn()
-        .unwrap();
+    // After SIGKILL nobody clears the temporary files: they go with this folder.
+    let folder = tempfile::tempdir().unwrap();
+    let mut floor = bench(&["floor", "--count", "5", "--seconds", "60"]);
+    let mut harness = floor.env("TMPDIR", folder.path()).spawn().unwrap();
     let mut family = Vec::new();
     wait_for("three children", || {
         family = children(harness.id());
