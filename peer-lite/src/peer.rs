@@ -1,0 +1,161 @@
+//! A peer: one worker on mio that follows one channel.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+use relay_driver::{Backend, Crew, Setup};
+use relay_link::FollowConfig;
+use relay_station::{Config, Event, House, Level, Order, Station, UpstreamSpec};
+
+use crate::ask::{Answer, about_links};
+use crate::desk;
+use crate::options::Channel;
+use crate::status::{Gauge, Status};
+use crate::{Options, SOFTWARE};
+
+/// Players and visitors at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Of those, players at most.
+const PLAYERS_MAX: usize = 48;
+/// Bytes of the channel that are kept at least, in a ring of a power of two.
+const RING_BYTES: usize = 4 << 20;
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Peer {
+    house: Arc<House>,
+    gauge: Arc<Gauge>,
+    listen: SocketAddr,
+    crew: Crew,
+}
+
+impl Peer {
+    /// Starts to follow a channel and to listen for players. The node need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] when the URL is not a channel's (with a [`crate::UrlError`] inside); else what
+    /// the kernel said: the address is in use, or there is no descriptor or thread left.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let invalid = |error: crate::UrlError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let channel = Channel::parse(&options.url).map_err(invalid)?;
+        let listener = relay_driver::bind(options.listen, false, 64)?;
+        let listen = listener.local_addr()?;
+        let (house, events) = House::new(config(&options, &channel)?)?;
+        let gauge = Arc::new(Gauge {
+            url: channel.url.to_string(),
+            player_url: format!("http://{}/", reachable(listen)),
+            mount: channel.mount,
+            began: Instant::now(),
+        });
+        let desk = desk::open(Arc::downgrade(&house), gauge.clone())?;
+        let give = Box::new(move |stream, read| desk.admit(stream, read));
+        let mut setup = Setup::new(vec![listener], house.bell(0).clone(), give);
+        setup.max_conns = CONNECTIONS_MAX as u32 + 16;
+        let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
+        let station = Station::new(house.clone(), 0, seed).map_err(io::Error::other)?;
+        let crew = Crew::start(Backend::Mio, [(setup, station)])?;
+        thread::Builder::new().name("notes".into()).spawn(move || write_notes(&events))?;
+        Ok(Self { house, gauge, listen, crew })
+    }
+
+    /// Where players find it; the port is known even if 0 was asked for.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// What players open.
+    pub fn player_url(&self) -> &str {
+        &self.gauge.player_url
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        self.gauge.read(&self.house)
+    }
+
+    /// Whether its worker has stopped by itself.
+    pub fn is_broken(&self) -> bool {
+        self.crew.is_broken()
+    }
+
+    /// Lets the players go; takes up to two seconds when one of them does not listen.
+    ///
+    /// # Errors
+    ///
+    /// When its worker broke.
+    pub fn stop(self) -> io::Result<()> {
+        self.house.drain();
+        while !self.crew.is_broken() && self.house.mailbox(0).post(Order::Stop).is_err() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.crew.join().map(drop)
+    }
+}
+
+/// A wildcard cannot be connected to everywhere; loopback can.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(a) if a.ip().is_unspecified() => ([127, 0, 0, 1], a.port()).into(),
+        SocketAddr::V6(a) if a.ip().is_unspecified() => (std::net::Ipv6Addr::LOCALHOST, a.port()).into(),
+        other => other,
+    }
+}
+
+fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
+    let random = getrandom::u32().map_err(|e| io::Error::other(e.to_string()))?;
+    let node_id = format!("peer-{random:08x}");
+    let upstreams = upstreams(options, channel, &node_id)?;
+    Ok(Config {
+        node_id,
+        software: SOFTWARE.into(),
+        workers: 1,
+        max_batch_delay: Duration::ZERO,
+        connections_max: CONNECTIONS_MAX,
+        reserved: CONNECTIONS_MAX - PLAYERS_MAX,
+        head_timeout: Duration::from_secs(10),
+        channels_max: 2,
+        ring_bytes: RING_BYTES,
+        ring_seconds: 16,
+        chunk_size: 1316,
+        listener: relay_listener::Config { max: PLAYERS_MAX, ..Default::default() },
+        source: relay_source::Config::default(),
+        mounts: Default::default(),
+        node_token: options.token.clone(),
+        upstream_timing: relay_link::UpstreamsConfig::default(),
+        root_mount: Some(channel.mount.clone()),
+        upstreams,
+        on_demand: false,
+    })
+}
+
+/// The link, and behind it the plain stream where it is not certain that there is a link.
+fn upstreams(options: &Options, channel: &Channel, node_id: &str) -> io::Result<Vec<UpstreamSpec>> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let follow = FollowConfig::new(&channel.mount, node_id, options.token.clone()).map_err(invalid)?;
+    let link = UpstreamSpec {
+        host: channel.url.host.clone(),
+        port: channel.url.port,
+        mount: Some(channel.mount.clone()),
+        plain_url: None,
+    };
+    if !options.plain_too || about_links(channel, &follow) == Answer::Link {
+        return Ok(vec![link]);
+    }
+    let plain = UpstreamSpec { plain_url: Some(options.url.clone()), ..link.clone() };
+    Ok(vec![link, plain])
+}
+
+fn write_notes(events: &Receiver<Event>) {
+    while let Ok(event) = events.recv() {
+        match event {
+            Event::Note { level: Level::Info, text } => tracing::info!("{text}"),
+            Event::Note { level: Level::Warn, text } => tracing::warn!("{text}"),
+            Event::Access(access) => tracing::debug!("{} {} {}", access.peer, access.target, access.status),
+        }
+    }
+}
