@@ -36,6 +36,11 @@ pub enum LinkEvent<'a> {
     Chunk(Chunk<'a>),
     /// The title of what is playing.
     Metadata(&'a str),
+    /// A join point in a chunk that has been told already.
+    Join {
+        /// The byte position within the epoch.
+        at: u64,
+    },
     /// A signed node of the live Merkle tree.
     Munro(&'a [u8]),
     /// A sign of life.
@@ -387,6 +392,7 @@ impl Rules {
             Frame::Chunk(chunk) => return self.chunk(channel, chunk, on),
             Frame::Header(header) => on(LinkEvent::Header(header)),
             Frame::Munro(munro) => on(LinkEvent::Munro(munro)),
+            Frame::Join { at } => on(LinkEvent::Join { at }),
             Frame::Metadata(title) => on(LinkEvent::Metadata(title)),
             Frame::Ping { wall_us } => {
                 self.stats.pings += 1;

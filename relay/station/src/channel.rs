@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use relay_media::Kind;
-use relay_source::OnAir;
 use relay_ring::{ChunkInfo, Index, NO_JOIN, Ring};
+use relay_source::OnAir;
 
 use crate::icy::Phases;
 
@@ -130,7 +130,6 @@ pub struct Run {
     pub(crate) rewind_to: AtomicU64,
     headers: RwLock<Vec<Header>>,
     ended: AtomicBool,
-    joins: AtomicU64,
     /// Measured over the last seconds, bits per second.
     pub bitrate: AtomicU64,
 }
@@ -186,7 +185,11 @@ impl Channel {
 
     /// Whether it is on the air.
     pub fn state(&self) -> State {
-        self.about.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+        self.about
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .state
+            .clone()
     }
 
     /// Changes what is known; every worker notices when it next looks.
@@ -267,7 +270,6 @@ impl Run {
             rewind_to: AtomicU64::new(NO_REWIND),
             headers: RwLock::new(Vec::new()),
             ended: AtomicBool::new(false),
-            joins: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
         }
     }
@@ -311,22 +313,23 @@ impl Run {
         (before.as_ref() != Some(&after)).then_some(after.again)
     }
 
-    /// Remembers a join point, in the entry of its chunk.
-    pub(crate) fn add_join(&self, at: u64) {
+    /// Remembers a join point, in the entry of its chunk. Answers whether it is news, and the chunk is whole already.
+    pub(crate) fn add_join(&self, at: u64) -> bool {
         let chunk = u64::from(self.chunk_size);
-        if let Some(mut info) = self.index.get(at / chunk)
-            && info.join == NO_JOIN
-        {
-            info.join = (at % chunk) as u16;
-            self.index.set(info);
-        }
-        self.joins.fetch_add(1, Ordering::Relaxed);
+        let Some(mut info) = self.index.get(at / chunk).filter(|info| info.join == NO_JOIN) else {
+            return false;
+        };
+        info.join = (at % chunk) as u16;
+        self.index.set(info);
+        info.len > 0
     }
 
     /// The oldest position worth starting at: anything nearer to the floor would be lapped before the first send.
     pub(crate) fn oldest(&self) -> u64 {
         let window = self.raw.window();
-        self.raw.floor().max(self.raw.head().saturating_sub(window - window / 8))
+        self.raw
+            .floor()
+            .max(self.raw.head().saturating_sub(window - window / 8))
     }
 
     /// Where a newcomer starts: the newest join point at least `burst` bytes behind the head; while the stream is
@@ -343,7 +346,11 @@ impl Run {
         let newest = |upto: u64| self.index.newest_join(upto / chunk, oldest / chunk).map(at);
         newest(behind)
             .filter(|at| *at <= behind && *at >= oldest)
-            .or_else(|| self.index.oldest_join(head / chunk, oldest.max(behind) / chunk).map(at))
+            .or_else(|| {
+                self.index
+                    .oldest_join(head / chunk, oldest.max(behind) / chunk)
+                    .map(at)
+            })
             .filter(|at| *at >= oldest)
             .or_else(|| newest(head).filter(|at| *at >= oldest))
     }

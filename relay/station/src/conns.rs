@@ -76,14 +76,24 @@ impl Conns {
         if self.entries.len() <= conn.slot() {
             self.entries.resize_with(conn.slot() + 1, || None);
         }
-        let entry = Entry { conn, peer, role, mouth: Mouth::default(), counted, unasked: 0 };
+        let entry = Entry {
+            conn,
+            peer,
+            role,
+            mouth: Mouth::default(),
+            counted,
+            unasked: 0,
+        };
         if self.entries[conn.slot()].replace(entry).is_none() {
             self.count += 1;
         }
     }
 
     pub(crate) fn get(&mut self, conn: Conn) -> Option<&mut Entry> {
-        self.entries.get_mut(conn.slot())?.as_mut().filter(|entry| entry.conn == conn)
+        self.entries
+            .get_mut(conn.slot())?
+            .as_mut()
+            .filter(|entry| entry.conn == conn)
     }
 
     pub(crate) fn remove(&mut self, conn: Conn) -> Option<Entry> {
@@ -125,7 +135,10 @@ impl Conns {
             }
             if let Some((bytes, from)) = &mouth.bytes {
                 mouth.state = Lips::InFlight;
-                return Some(Output::Send { conn, payload: Payload::Own(bytes.clone(), *from) });
+                return Some(Output::Send {
+                    conn,
+                    payload: Payload::Own(bytes.clone(), *from),
+                });
             }
         }
         None
@@ -142,7 +155,11 @@ impl Conns {
             Sent::Full => {}
             Sent::Gone => return None,
         }
-        mouth.state = if result == Sent::All { Lips::Ready } else { Lips::Full };
+        mouth.state = if result == Sent::All {
+            Lips::Ready
+        } else {
+            Lips::Full
+        };
         if *from < bytes.len() {
             return None;
         }

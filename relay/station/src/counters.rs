@@ -68,6 +68,7 @@ catalogue! {
     total source_pauses: "Times a source was pushed back because it was faster than its limit.";
     total source_timeouts: "Sources cut because nothing, or too little, came.";
     total ring_refusals: "Times the ring refused bytes because a reader held its pin too long.";
+    total ring_lost_bytes: "Bytes lost because the ring refused them and there was no room to hold them back.";
     total epochs: "Epochs begun.";
     total link_gaps: "Gaps in a link, declared.";
     total link_gap_chunks: "Chunks that were lost in such gaps.";
@@ -92,12 +93,16 @@ impl Count {
 
     /// `n` more. A plain load and store: there is one writer.
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0
+            .store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     /// One fewer.
     pub fn down(&self) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).saturating_sub(1),
+            Ordering::Relaxed,
+        );
     }
 
     /// What it is.

@@ -23,17 +23,29 @@ pub struct Full {
 
 impl Directory {
     pub(crate) fn new(channels_max: usize) -> Self {
-        Self { channels: RwLock::new(BTreeMap::new()), channels_max }
+        Self {
+            channels: RwLock::new(BTreeMap::new()),
+            channels_max,
+        }
     }
 
     /// The channel at a mount.
     pub fn get(&self, mount: &str) -> Option<Arc<Channel>> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).get(mount).cloned()
+        self.channels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(mount)
+            .cloned()
     }
 
     /// All of them, by mount.
     pub fn all(&self) -> Vec<Arc<Channel>> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.channels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// The channel at a mount, made if need be.
@@ -43,7 +55,9 @@ impl Directory {
             return Ok(channel.clone());
         }
         if channels.len() >= self.channels_max {
-            return Err(Full { max: self.channels_max });
+            return Err(Full {
+                max: self.channels_max,
+            });
         }
         let channel = Arc::new(Channel::new(mount, hold));
         channels.insert(mount.to_owned(), channel.clone());
@@ -53,7 +67,10 @@ impl Directory {
     /// Forgets a channel, if it is still this one.
     pub(crate) fn remove(&self, channel: &Arc<Channel>) {
         let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
-        if channels.get(&channel.mount).is_some_and(|c| Arc::ptr_eq(c, channel)) {
+        if channels
+            .get(&channel.mount)
+            .is_some_and(|c| Arc::ptr_eq(c, channel))
+        {
             channels.remove(&channel.mount);
         }
     }

@@ -9,7 +9,7 @@ use relay_wire::http::{Method, Refusal, RequestHead, Version, reason};
 use relay_wire::text::http_date;
 
 use crate::conns::{Door, Role};
-use crate::join::{Wanted, Waiter};
+use crate::join::{Waiter, Wanted};
 use crate::listeners::Request;
 use crate::orders::{Access, Event};
 use crate::turn::Station;
@@ -23,8 +23,19 @@ const UNASKED_MAX: u32 = 16 * 1024;
 /// Paths that the control plane answers: no mount may have them.
 pub fn is_control_path(path: &str) -> bool {
     const WHOLE: &[&str] = &[
-        "/", "/index.html", "/status-json.xsl", "/status.xsl", "/server_version.xsl", "/metrics", "/healthz", "/readyz",
-        "/favicon.ico", "/tracker", "/admin", "/api", "/link",
+        "/",
+        "/index.html",
+        "/status-json.xsl",
+        "/status.xsl",
+        "/server_version.xsl",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/favicon.ico",
+        "/tracker",
+        "/admin",
+        "/api",
+        "/link",
     ];
     const UNDER: &[&str] = &["/admin/", "/api/", "/assets/", "/link/"];
     WHOLE.contains(&path) || UNDER.iter().any(|prefix| path.starts_with(prefix)) || path.ends_with(".m3u")
@@ -34,9 +45,16 @@ impl Station {
     pub(crate) fn accepted(&mut self, now: Now, conn: Conn, peer: SocketAddr) {
         let config = &self.house.config;
         self.counters().accepted.up();
-        let counted = self.house.admission().admit_prefix(peer, config.listener.max_per_prefix);
+        let counted = self
+            .house
+            .admission()
+            .admit_prefix(peer, config.listener.max_per_prefix);
         let connections = self.house.admission().enter();
-        let door = Door { read: Vec::new(), scanned: 0, since: now };
+        let door = Door {
+            read: Vec::new(),
+            scanned: 0,
+            since: now,
+        };
         let full = connections > config.connections_max;
         self.conns.add(conn, peer, Role::Door(door), counted);
         self.counters().connections.up();
@@ -76,7 +94,11 @@ impl Station {
                 return;
             }
             self.doors.pop_front();
-            if self.conns.get(conn).is_some_and(|e| matches!(e.role, Role::Door(_))) {
+            if self
+                .conns
+                .get(conn)
+                .is_some_and(|e| matches!(e.role, Role::Door(_)))
+            {
                 self.counters().heads_timed_out.up();
                 self.close(now, conn, Closing::Abort);
             }
@@ -93,7 +115,12 @@ impl Station {
         read: Vec<u8>,
         used: usize,
     ) {
-        let root = self.house.config.root_mount.as_deref().filter(|_| head.path == "/");
+        let root = self
+            .house
+            .config
+            .root_mount
+            .as_deref()
+            .filter(|_| head.path == "/");
         let path = root.unwrap_or(&head.path).to_owned();
         let hears = matches!(head.method, Method::Get | Method::Head);
         if matches!(head.method, Method::Put | Method::Source) && !is_control_path(&path) {
@@ -113,7 +140,13 @@ impl Station {
             self.log(now, &request(head, peer, since), None, 204, 0);
             return self.leave_with(conn, options(&self.house.config.software, &date(now)));
         }
-        self.log(now, &request(head, peer, since), None, if hears { 404 } else { 405 }, 0);
+        self.log(
+            now,
+            &request(head, peer, since),
+            None,
+            if hears { 404 } else { 405 },
+            0,
+        );
         if hears {
             self.counters().refused_unknown.up();
             let text = "There is no such mount here. The page at / lists those there are.\n";
@@ -130,20 +163,37 @@ impl Station {
     }
 
     fn listener_comes(&mut self, now: Now, conn: Conn, mount: &str, request: Request, head_only: bool) {
-        if !head_only && !self.house.admission().admit_listener(self.house.config.listener.max) {
+        if !head_only
+            && !self
+                .house
+                .admission()
+                .admit_listener(self.house.config.listener.max)
+        {
             self.counters().refused_full.up();
             self.log(now, &request, None, 503, 0);
             return self.turn_away(now, conn);
         }
         let wanted = if head_only { Wanted::Head } else { Wanted::Stream };
-        self.wait(now, Waiter::new(conn, mount, request, wanted, now + self.house.config.listener.patience));
+        self.wait(
+            now,
+            Waiter::new(
+                conn,
+                mount,
+                request,
+                wanted,
+                now + self.house.config.listener.patience,
+            ),
+        );
     }
 
     /// Gives a connection to the control plane, with all that was read from it.
     pub(crate) fn hand_over(&mut self, _now: Now, conn: Conn, read: Vec<u8>) {
         self.counters().handed_over.up();
         self.forget(conn);
-        self.outbox.push_back(Output::HandOver(Handover { conn, read_so_far: read }));
+        self.outbox.push_back(Output::HandOver(Handover {
+            conn,
+            read_so_far: read,
+        }));
     }
 
     /// A refusal by the parser, or by a rule that speaks its language.
@@ -161,7 +211,14 @@ impl Station {
 
     /// A short answer in words.
     pub(crate) fn answer(&mut self, now: Now, conn: Conn, status: u16, extra: &str, text: &str) {
-        let bytes = listener::refusal(status, reason(status), extra, text, &self.house.config.software, &date(now));
+        let bytes = listener::refusal(
+            status,
+            reason(status),
+            extra,
+            text,
+            &self.house.config.software,
+            &date(now),
+        );
         self.leave_with(conn, bytes);
     }
 

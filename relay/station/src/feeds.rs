@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_link::{
-    Action, Connected, Failure, Follow, FollowConfig, Kind as How, LinkEvent, Merge, Position, Taken, Upstream, Upstreams,
+    Action, Connected, Failure, Follow, FollowConfig, Kind as How, LinkEvent, Merge, Position, Taken,
+    Upstream, Upstreams,
 };
 use relay_media::Kind;
 use relay_seam::{Closing, Conn, Now, Output};
@@ -114,7 +115,13 @@ enum Outcome {
 impl Station {
     /// Feeds that the configuration asks for; each mount belongs to one worker.
     pub(crate) fn begin_feeds(&mut self, now: Now) {
-        let mut mounts: Vec<String> = self.house.config.upstreams.iter().filter_map(|u| u.mount.clone()).collect();
+        let mut mounts: Vec<String> = self
+            .house
+            .config
+            .upstreams
+            .iter()
+            .filter_map(|u| u.mount.clone())
+            .collect();
         mounts.sort();
         mounts.dedup();
         for (i, mount) in mounts.into_iter().enumerate() {
@@ -133,11 +140,19 @@ impl Station {
 
     /// Whether somebody in this house is asking for a mount.
     pub(crate) fn follows(&self, mount: &str) -> bool {
-        self.house.is_following(mount) && !self.feeds.iter().any(|(_, f)| f.mount == mount && f.unknown_since.is_some())
+        self.house.is_following(mount)
+            && !self
+                .feeds
+                .iter()
+                .any(|(_, f)| f.mount == mount && f.unknown_since.is_some())
     }
 
     pub(crate) fn follow_on_demand(&mut self, now: Now, mount: &str, resume: Option<Position>) {
-        let fed = self.house.directory.get(mount).is_some_and(|channel| channel.is_claimed());
+        let fed = self
+            .house
+            .directory
+            .get(mount)
+            .is_some_and(|channel| channel.is_claimed());
         if !fed && self.may_follow(mount) {
             self.begin_feed(now, mount, false, resume);
         }
@@ -152,7 +167,12 @@ impl Station {
             let url = spec.plain_url.as_deref().map(HttpUrl::parse);
             let Some(url) = url.transpose().ok() else { continue };
             let kind = if url.is_some() { How::Plain } else { How::Link };
-            list.push(Upstream { host: spec.host.clone(), port: spec.port, path: None, kind });
+            list.push(Upstream {
+                host: spec.host.clone(),
+                port: spec.port,
+                path: None,
+                kind,
+            });
             urls.push(url);
         }
         if list.is_empty() || !self.house.begin_following(mount) {
@@ -192,7 +212,9 @@ impl Station {
 
     /// The earliest moment at which a feed wants to act.
     pub(crate) fn feeds_deadline(&self) -> Option<Now> {
-        self.feeds.iter().fold(None, |earliest, (_, feed)| Now::earliest(earliest, feed.next_action))
+        self.feeds.iter().fold(None, |earliest, (_, feed)| {
+            Now::earliest(earliest, feed.next_action)
+        })
     }
 
     /// Whether any feed wants to act by now.
@@ -208,7 +230,10 @@ impl Station {
                 Session::Link(follow) => follow.check(now).err().map(|e| (e.failure(), e.to_string())),
                 Session::Plain(pull) => match pull.on_time(now) {
                     Verdict::Keep => None,
-                    _ => Some((Failure::Silent, "expected a stream, got nothing in time".to_owned())),
+                    _ => Some((
+                        Failure::Silent,
+                        "expected a stream, got nothing in time".to_owned(),
+                    )),
                 },
             };
             lost.extend(late.map(|(failure, why)| (attempt.id, failure, why)));
@@ -249,7 +274,14 @@ impl Station {
         feed.rewinding = true;
         let open: Vec<u64> = feed.attempts.iter().map(|a| a.id).collect();
         for id in open {
-            self.drop_attempt(now, key, id, Failure::Ended, "to ask it for an earlier chunk", true);
+            self.drop_attempt(
+                now,
+                key,
+                id,
+                Failure::Ended,
+                "to ask it for an earlier chunk",
+                true,
+            );
         }
     }
 
@@ -351,12 +383,22 @@ impl Station {
         let token = self.next_token;
         self.next_token += 1;
         self.connecting.insert(token, (key, id));
-        self.outbox.push_back(Output::Connect { token, host, port, timeout: CONNECT_TIMEOUT });
+        self.outbox.push_back(Output::Connect {
+            token,
+            host,
+            port,
+            timeout: CONNECT_TIMEOUT,
+        });
     }
 
     pub(crate) fn connected(&mut self, now: Now, token: u64, result: std::io::Result<(Conn, SocketAddr)>) {
-        let Some((key, id)) = self.connecting.remove(&token) else { return };
-        let known = self.feeds.get(key).is_some_and(|feed| feed.attempts.iter().any(|a| a.id == id));
+        let Some((key, id)) = self.connecting.remove(&token) else {
+            return;
+        };
+        let known = self
+            .feeds
+            .get(key)
+            .is_some_and(|feed| feed.attempts.iter().any(|a| a.id == id));
         match result {
             Ok((conn, peer)) => {
                 self.house.admission().enter();
@@ -379,13 +421,19 @@ impl Station {
         let house = self.house.clone();
         let feed = &mut self.feeds[key];
         let resume = feed.merge.next();
-        let Some(attempt) = feed.attempts.iter_mut().find(|a| a.id == id) else { return };
+        let Some(attempt) = feed.attempts.iter_mut().find(|a| a.id == id) else {
+            return;
+        };
         attempt.conn = Some(conn);
         let request = match &mut attempt.session {
             Session::Plain(pull) => pull.request(),
             Session::Link(follow) => {
                 // Connecting took its time: ask for what is next now, and count silence from now.
-                if let Ok(config) = FollowConfig::new(&feed.mount, &house.config.node_id, house.config.node_token.clone()) {
+                if let Ok(config) = FollowConfig::new(
+                    &feed.mount,
+                    &house.config.node_id,
+                    house.config.node_token.clone(),
+                ) {
                     **follow = Follow::new(&config, resume, now);
                 }
                 let upstream = feed.upstreams.get(attempt.index);
@@ -397,15 +445,21 @@ impl Station {
 
     pub(crate) fn upstream_heard(&mut self, now: Now, conn: Conn, key: usize, id: u64, bytes: &[u8]) {
         let (house, worker) = (self.house.clone(), self.worker);
-        let Some(feed) = self.feeds.get_mut(key) else { return };
-        let Some(at) = feed.attempts.iter().position(|a| a.id == id) else { return };
+        let Some(feed) = self.feeds.get_mut(key) else {
+            return;
+        };
+        let Some(at) = feed.attempts.iter().position(|a| a.id == id) else {
+            return;
+        };
         let mut attempt = feed.attempts.swap_remove(at);
         let outcome = match &mut attempt.session {
             Session::Link(_) => feed.hear_link(&house, worker, now, &mut attempt, bytes),
             Session::Plain(_) => feed.hear_plain(&house, worker, now, &mut attempt, bytes),
         };
         let release = feed.release_if_caught_up(&attempt);
-        let surplus = attempt.is_up && feed.upstreams.current() != Some(attempt.index) && feed.releasing != Some(attempt.index);
+        let surplus = attempt.is_up
+            && feed.upstreams.current() != Some(attempt.index)
+            && feed.releasing != Some(attempt.index);
         feed.attempts.push(attempt);
         let channel = feed.channel();
         if let Some(channel) = channel {
@@ -427,7 +481,11 @@ impl Station {
 
     /// An upstream's connection is over.
     pub(crate) fn upstream_gone(&mut self, now: Now, key: usize, id: u64, why: &str) {
-        if self.feeds.get(key).is_some_and(|feed| feed.attempts.iter().any(|a| a.id == id)) {
+        if self
+            .feeds
+            .get(key)
+            .is_some_and(|feed| feed.attempts.iter().any(|a| a.id == id))
+        {
             self.drop_attempt(now, key, id, Failure::Network, why, true);
             self.next_actions(now, key);
         }
@@ -439,7 +497,9 @@ impl Station {
         let feed = &mut self.feeds[key];
         let source = house.config.source_at(&feed.mount);
         let (host, port) = (url.host.clone(), url.port);
-        let Some(attempt) = feed.attempts.iter_mut().find(|a| a.id == id) else { return };
+        let Some(attempt) = feed.attempts.iter_mut().find(|a| a.id == id) else {
+            return;
+        };
         attempt.conn = None;
         if let Session::Plain(pull) = &mut attempt.session {
             **pull = pull.follow(url, source, now);
@@ -450,7 +510,9 @@ impl Station {
     /// Closes an attempt that is not wanted, without a word to the rule.
     fn close_attempt(&mut self, now: Now, key: usize, id: u64) {
         let attempts = &mut self.feeds[key].attempts;
-        let Some(at) = attempts.iter().position(|a| a.id == id) else { return };
+        let Some(at) = attempts.iter().position(|a| a.id == id) else {
+            return;
+        };
         if let Some(conn) = attempts.swap_remove(at).conn {
             self.close(now, conn, Closing::Graceful);
         }
@@ -458,7 +520,12 @@ impl Station {
 
     fn close_attempts(&mut self, now: Now, key: usize, index: usize, but: u64) {
         let same = |a: &&Attempt| a.index == index && a.id != but;
-        let ids: Vec<u64> = self.feeds[key].attempts.iter().filter(same).map(|a| a.id).collect();
+        let ids: Vec<u64> = self.feeds[key]
+            .attempts
+            .iter()
+            .filter(same)
+            .map(|a| a.id)
+            .collect();
         ids.into_iter().for_each(|id| self.close_attempt(now, key, id));
     }
 
@@ -470,7 +537,9 @@ impl Station {
         }
         let house = self.house.clone();
         let feed = &mut self.feeds[key];
-        let Some(at) = feed.attempts.iter().position(|a| a.id == id) else { return };
+        let Some(at) = feed.attempts.iter().position(|a| a.id == id) else {
+            return;
+        };
         let attempt = feed.attempts.swap_remove(at);
         let was_current = feed.upstreams.current() == Some(attempt.index) && attempt.is_up;
         if was_current {
@@ -486,7 +555,10 @@ impl Station {
             feed.unknown_since.get_or_insert(now);
         }
         feed.next_action = Some(now);
-        let upstream = feed.upstreams.get(attempt.index).map_or_else(String::new, |u| host_field(&u.host, u.port));
+        let upstream = feed
+            .upstreams
+            .get(attempt.index)
+            .map_or_else(String::new, |u| host_field(&u.host, u.port));
         let mount = feed.mount.clone();
         let orphan = (nobody && was_current).then(|| feed.orphan()).flatten();
         if let Some(channel) = orphan {
@@ -494,8 +566,17 @@ impl Station {
             self.holding.push(channel);
         }
         if was_current || failure == Failure::Loop {
-            let text = format!("{mount}: upstream {upstream}: {}", relay_wire::text::escape_log(why));
-            self.house.tell(self.worker, Event::Note { level: Level::Warn, text });
+            let text = format!(
+                "{mount}: upstream {upstream}: {}",
+                relay_wire::text::escape_log(why)
+            );
+            self.house.tell(
+                self.worker,
+                Event::Note {
+                    level: Level::Warn,
+                    text,
+                },
+            );
         }
         if let Some(conn) = attempt.conn.filter(|_| was_open) {
             self.close(now, conn, Closing::Graceful);
@@ -528,7 +609,9 @@ impl Feed {
     }
 
     fn release_if_caught_up(&mut self, attempt: &Attempt) -> Option<usize> {
-        let Session::Link(follow) = &attempt.session else { return self.releasing.take() };
+        let Session::Link(follow) = &attempt.session else {
+            return self.releasing.take();
+        };
         let leads = self.upstreams.current() == Some(attempt.index);
         if leads && self.releasing.is_some() && self.merge.caught_up(follow.position()) {
             return self.releasing.take();
@@ -545,9 +628,24 @@ impl Feed {
         }
     }
 
-    fn hear_link(&mut self, house: &House, worker: usize, now: Now, attempt: &mut Attempt, bytes: &[u8]) -> Outcome {
-        let Attempt { index, session, hello, headers, .. } = attempt;
-        let Session::Link(follow) = session else { return Outcome::Fine };
+    fn hear_link(
+        &mut self,
+        house: &House,
+        worker: usize,
+        now: Now,
+        attempt: &mut Attempt,
+        bytes: &[u8],
+    ) -> Outcome {
+        let Attempt {
+            index,
+            session,
+            hello,
+            headers,
+            ..
+        } = attempt;
+        let Session::Link(follow) = session else {
+            return Outcome::Fine;
+        };
         let leads = match self.releasing {
             Some(old) => *index == old,
             None => self.upstreams.current().is_none_or(|current| current == *index),
@@ -588,7 +686,11 @@ impl Feed {
                 self.begin_run(house, worker, now, leads, hello, headers, h.first, false)
             }
             LinkEvent::Header(h) => {
-                let header = Header { at: h.at, bytes: h.header.into(), again: h.again.into() };
+                let header = Header {
+                    at: h.at,
+                    bytes: h.header.into(),
+                    again: h.again.into(),
+                };
                 if let (Kept::Link(keeper), Some(hello)) = (&mut self.kept, &*hello)
                     && keeper.run.epoch == hello.epoch
                     && keeper.run.header_at(header.at).as_ref() != Some(&header)
@@ -603,7 +705,13 @@ impl Feed {
             }
             LinkEvent::Chunk(chunk) => {
                 let epoch = hello.as_ref()?.epoch;
-                match self.merge.take(Position { epoch, number: chunk.number }, leads) {
+                match self.merge.take(
+                    Position {
+                        epoch,
+                        number: chunk.number,
+                    },
+                    leads,
+                ) {
                     Taken::Repeat | Taken::Early => {
                         house.counters(worker).link_duplicates.up();
                         return None;
@@ -614,17 +722,35 @@ impl Feed {
                     }
                     Taken::Next | Taken::Epoch { .. } => {}
                 }
-                if let Some(wrong) = self.begin_run(house, worker, now, true, hello, headers, chunk.number, true) {
+                if let Some(wrong) =
+                    self.begin_run(house, worker, now, true, hello, headers, chunk.number, true)
+                {
                     return Some(wrong);
                 }
-                let Kept::Link(keeper) = &mut self.kept else { return None };
+                let Kept::Link(keeper) = &mut self.kept else {
+                    return None;
+                };
                 if !keeper.ready(chunk.bytes.len()) {
                     house.counters(worker).ring_refusals.up();
-                    self.merge = Merge::new(Some(Position { epoch, number: chunk.number }));
-                    return Some(Outcome::Lost(Failure::Network, "the ring is held by a reader".to_owned()));
+                    self.merge = Merge::new(Some(Position {
+                        epoch,
+                        number: chunk.number,
+                    }));
+                    return Some(Outcome::Lost(
+                        Failure::Network,
+                        "the ring is held by a reader".to_owned(),
+                    ));
                 }
                 house.counters(worker).bytes_heard.add(chunk.bytes.len() as u64);
                 keeper.append_chunk(now, &chunk);
+                None
+            }
+            LinkEvent::Join { at } => {
+                if let (Kept::Link(keeper), Some(hello)) = (&mut self.kept, &*hello)
+                    && keeper.run.epoch == hello.epoch
+                {
+                    keeper.join(now, at);
+                }
                 None
             }
             LinkEvent::Metadata(title) => {
@@ -641,7 +767,10 @@ impl Feed {
                 EndReason::Loop => Some(Outcome::Lost(Failure::Loop, end.text.to_owned())),
                 _ => Some(Outcome::Lost(Failure::Ended, end.text.to_owned())),
             },
-            LinkEvent::Munro(_) | LinkEvent::Ping { .. } | LinkEvent::Gap { .. } | LinkEvent::NewEpoch { .. } => None,
+            LinkEvent::Munro(_)
+            | LinkEvent::Ping { .. }
+            | LinkEvent::Gap { .. }
+            | LinkEvent::NewEpoch { .. } => None,
         }
     }
 
@@ -668,9 +797,17 @@ impl Feed {
             }
             Kept::Link(_) if !leads => return None,
             Kept::Link(keeper) => keeper.channel.clone(),
-            _ => match house.directory.get_or_make(&self.mount, house.config.source_at(&self.mount).hold) {
+            _ => match house
+                .directory
+                .get_or_make(&self.mount, house.config.source_at(&self.mount).hold)
+            {
                 Ok(channel) if channel.claim() => channel,
-                Ok(_) => return Some(Outcome::Lost(Failure::Refused, "the mount has a source here".to_owned())),
+                Ok(_) => {
+                    return Some(Outcome::Lost(
+                        Failure::Refused,
+                        "the mount has a source here".to_owned(),
+                    ));
+                }
                 Err(full) => return Some(Outcome::Lost(Failure::Refused, full.to_string())),
             },
         };
@@ -694,29 +831,50 @@ impl Feed {
         };
         match spec.begin(house, worker, now, &channel, None) {
             Ok(mut keeper) => {
-                headers.iter().cloned().for_each(|header| keeper.header(now, header));
+                headers
+                    .iter()
+                    .cloned()
+                    .for_each(|header| keeper.header(now, header));
                 self.kept = Kept::Link(Box::new(keeper));
                 None
             }
             Err(error) => {
                 channel.release();
-                Some(Outcome::Lost(Failure::Refused, format!("no memory for its ring: {error}")))
+                Some(Outcome::Lost(
+                    Failure::Refused,
+                    format!("no memory for its ring: {error}"),
+                ))
             }
         }
     }
 
-    fn hear_plain(&mut self, house: &House, worker: usize, now: Now, attempt: &mut Attempt, bytes: &[u8]) -> Outcome {
-        let Session::Plain(pull) = &mut attempt.session else { return Outcome::Fine };
+    fn hear_plain(
+        &mut self,
+        house: &House,
+        worker: usize,
+        now: Now,
+        attempt: &mut Attempt,
+        bytes: &[u8],
+    ) -> Outcome {
+        let Session::Plain(pull) = &mut attempt.session else {
+            return Outcome::Fine;
+        };
         let from = format!("{}:{}", pull.url().host, pull.url().port);
         let (mut outcome, mut accepted) = (Outcome::Fine, false);
         let (mount, kept) = (&self.mount, &mut self.kept);
         let fed = pull.feed(now, bytes, &mut |event| match event {
             PullEvent::Accepted(properties) => {
                 accepted = true;
-                let channel = match house.directory.get_or_make(mount, house.config.source_at(mount).hold) {
+                let channel = match house
+                    .directory
+                    .get_or_make(mount, house.config.source_at(mount).hold)
+                {
                     Ok(channel) if matches!(kept, Kept::Plain(_)) || channel.claim() => channel,
                     _ => {
-                        outcome = Outcome::Lost(Failure::Refused, "the mount is taken, or there are too many".to_owned());
+                        outcome = Outcome::Lost(
+                            Failure::Refused,
+                            "the mount is taken, or there are too many".to_owned(),
+                        );
                         return;
                     }
                 };
@@ -774,9 +932,16 @@ impl Hello {
 
 /// An upstream's words go into our own response heads: no control characters, and not for ever.
 fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(relay_source::properties::VALUE_MAX).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(relay_source::properties::VALUE_MAX)
+        .collect()
 }
 
 fn host_field(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }

@@ -48,7 +48,9 @@ impl House {
             .collect::<std::io::Result<Vec<_>>>()?;
         let house = House {
             directory: Directory::new(config.channels_max),
-            counters: (0..config.workers).map(|_| CachePadded::new(Counters::default())).collect(),
+            counters: (0..config.workers)
+                .map(|_| CachePadded::new(Counters::default()))
+                .collect(),
             mailboxes,
             events,
             admission: Admission::default(),
@@ -123,12 +125,18 @@ impl House {
     }
 
     pub(crate) fn end_following(&self, mount: &str) {
-        self.following.lock().unwrap_or_else(PoisonError::into_inner).remove(mount);
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(mount);
     }
 
     /// Whether a worker of this house asks an upstream for a mount.
     pub(crate) fn is_following(&self, mount: &str) -> bool {
-        self.following.lock().unwrap_or_else(PoisonError::into_inner).contains(mount)
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(mount)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -172,7 +180,9 @@ impl Admission {
     /// One more listener, if there is room.
     pub(crate) fn admit_listener(&self, max: usize) -> bool {
         let admit = |n: usize| (n < max).then_some(n + 1);
-        self.listeners.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit).is_ok()
+        self.listeners
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit)
+            .is_ok()
     }
 
     pub(crate) fn release_listener(&self) {
@@ -182,7 +192,9 @@ impl Admission {
     /// One more connection from an address's prefix, if it has fewer than `max`. Loopback is exempt, as is everybody
     /// when `max` is 0.
     pub(crate) fn admit_prefix(&self, peer: SocketAddr, max: usize) -> bool {
-        let Some(prefix) = prefix(peer.ip(), max) else { return true };
+        let Some(prefix) = prefix(peer.ip(), max) else {
+            return true;
+        };
         let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
         let n = prefixes.entry(prefix).or_insert(0);
         if *n as usize >= max {
@@ -193,7 +205,9 @@ impl Admission {
     }
 
     pub(crate) fn release_prefix(&self, peer: SocketAddr, max: usize) {
-        let Some(prefix) = prefix(peer.ip(), max) else { return };
+        let Some(prefix) = prefix(peer.ip(), max) else {
+            return;
+        };
         let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(n) = prefixes.get_mut(&prefix) {
             *n -= 1;

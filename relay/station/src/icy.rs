@@ -45,20 +45,30 @@ impl Phases {
     /// The interval that a stream position lies in.
     pub(crate) fn around(&self, raw: u64) -> Option<Phase> {
         let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        phases.iter().rev().find(|p| p.raw <= raw && raw < p.raw + METAINT as u64).copied()
+        phases
+            .iter()
+            .rev()
+            .find(|p| p.raw <= raw && raw < p.raw + METAINT as u64)
+            .copied()
     }
 
     /// How many bytes into its interval a framed position is, blocks not counted; none inside a block.
     pub(crate) fn offset(&self, framed: u64) -> Option<usize> {
         let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let phase = phases.iter().rev().find(|p| p.framed <= framed)?;
-        usize::try_from(framed - phase.framed).ok().filter(|o| *o <= METAINT)
+        usize::try_from(framed - phase.framed)
+            .ok()
+            .filter(|o| *o <= METAINT)
     }
 
     /// The newest interval that has `offset` bytes of stream before `head`.
     pub(crate) fn newest_with(&self, offset: usize, head: u64) -> Option<Phase> {
         let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        phases.iter().rev().find(|p| p.framed + offset as u64 <= head).copied()
+        phases
+            .iter()
+            .rev()
+            .find(|p| p.framed + offset as u64 <= head)
+            .copied()
     }
 }
 
@@ -76,8 +86,19 @@ pub(crate) struct IcyWriter {
 impl IcyWriter {
     /// Begins at stream position `raw` with a whole interval.
     pub(crate) fn new(ring: Writer, raw: u64, title: &str, phases: &Phases) -> Self {
-        phases.push(Phase { raw, framed: ring.head() }, 0);
-        Self { ring, raw, until: METAINT, block: block(title, None) }
+        phases.push(
+            Phase {
+                raw,
+                framed: ring.head(),
+            },
+            0,
+        );
+        Self {
+            ring,
+            raw,
+            until: METAINT,
+            block: block(title, None),
+        }
     }
 
     /// The title that blocks carry from the next on. Each block carries it: somebody is always new.
@@ -98,7 +119,10 @@ impl IcyWriter {
                 write_or_skip(&mut self.ring, &block);
                 self.block = block;
                 self.until = METAINT;
-                let phase = Phase { raw: self.raw, framed: self.ring.head() };
+                let phase = Phase {
+                    raw: self.raw,
+                    framed: self.ring.head(),
+                };
                 phases.push(phase, self.ring.ring().floor());
             }
         }

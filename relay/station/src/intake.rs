@@ -70,7 +70,10 @@ fn pairs(p: &Properties) -> Vec<(String, String)> {
         ("audio-info", p.audio_info.clone()),
         ("pub", Some(u8::from(p.public).to_string())),
     ];
-    optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    optional
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
 }
 
 impl Intake {
@@ -151,6 +154,8 @@ impl Intake {
         house.counters(worker).ring_refusals.up();
         if self.held.len() + bytes.len() <= HELD_MAX {
             self.held.extend_from_slice(bytes);
+        } else {
+            house.counters(worker).ring_lost_bytes.add(bytes.len() as u64);
         }
     }
 
@@ -164,7 +169,11 @@ impl Intake {
         let (kind, content_type) = decide(found, self.declared.as_deref());
         let raw = RunSpec {
             // Never a number that has been used: the wall clock may have been set back.
-            epoch: self.channel.run().map_or(0, |old| old.epoch + 1).max(now.wall_us()),
+            epoch: self
+                .channel
+                .run()
+                .map_or(0, |old| old.epoch + 1)
+                .max(now.wall_us()),
             chunk_size: house.config.chunk_size,
             kind,
             content_type,
@@ -188,7 +197,11 @@ fn decide(found: Option<Kind>, declared: Option<&str>) -> (Kind, String) {
         (Some(found), Some(said), Some(text)) if found == said => (found, text.to_owned()),
         (Some(found), _, _) => (found, found.content_type().to_owned()),
         // What its bytes do not show it to be, it is not: garbage said to be MP3 is passed through.
-        (None, _, Some(text)) => (said.filter(|k| *k == Kind::Mp3 || *k == Kind::Adts).unwrap_or(Kind::Other), text.to_owned()),
+        (None, _, Some(text)) => (
+            said.filter(|k| *k == Kind::Mp3 || *k == Kind::Adts)
+                .unwrap_or(Kind::Other),
+            text.to_owned(),
+        ),
         (None, _, None) => (Kind::Other, Kind::Other.content_type().to_owned()),
     }
 }
@@ -224,7 +237,15 @@ impl RunSpec {
         if let Some(old) = channel.run() {
             old.end();
         }
-        let run = Run::new(self.epoch, self.chunk_size, self.kind, self.content_type, self.path, ring, self.rewound);
+        let run = Run::new(
+            self.epoch,
+            self.chunk_size,
+            self.kind,
+            self.content_type,
+            self.path,
+            ring,
+            self.rewound,
+        );
         let keeper = Keeper::new(now, channel.clone(), Arc::new(run), writer, scanner, workers);
         house.counters(worker).epochs.up();
         up(house, worker, channel);
@@ -249,7 +270,13 @@ pub(crate) fn up(house: &House, worker: usize, channel: &Arc<Channel>) {
             _ => "is on the air",
         };
         let from = channel.about().from;
-        house.tell(worker, Event::Note { level: Level::Info, text: format!("{} {how}, from {from}", channel.mount) });
+        house.tell(
+            worker,
+            Event::Note {
+                level: Level::Info,
+                text: format!("{} {how}, from {from}", channel.mount),
+            },
+        );
     }
     house.ring_all();
 }
@@ -271,11 +298,20 @@ mod tests {
     #[test]
     fn bytes_go_before_words() {
         let ts = Some(Kind::MpegTs);
-        assert_eq!(decide(ts, Some("video/MP2T")), (Kind::MpegTs, "video/MP2T".to_owned()));
+        assert_eq!(
+            decide(ts, Some("video/MP2T")),
+            (Kind::MpegTs, "video/MP2T".to_owned())
+        );
         assert_eq!(decide(ts, Some("audio/mpeg")).0, Kind::MpegTs);
         assert_ne!(decide(ts, Some("audio/mpeg")).1, "audio/mpeg");
         assert_eq!(decide(None, Some("audio/mpeg")).0, Kind::Mp3);
-        assert_eq!(decide(None, Some("video/mp2t")), (Kind::Other, "video/mp2t".to_owned()));
-        assert_eq!(decide(None, Some("text/x-log")), (Kind::Other, "text/x-log".to_owned()));
+        assert_eq!(
+            decide(None, Some("video/mp2t")),
+            (Kind::Other, "video/mp2t".to_owned())
+        );
+        assert_eq!(
+            decide(None, Some("text/x-log")),
+            (Kind::Other, "text/x-log".to_owned())
+        );
     }
 }

@@ -47,7 +47,13 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     pub(crate) fn new(conn: Conn, mount: &str, request: Request, wanted: Wanted, until: Now) -> Self {
-        Self { conn, mount: mount.to_owned(), request, wanted, until }
+        Self {
+            conn,
+            mount: mount.to_owned(),
+            request,
+            wanted,
+            until,
+        }
     }
 }
 
@@ -60,7 +66,14 @@ pub(crate) struct Place {
 }
 
 impl Station {
-    pub(crate) fn link_comes(&mut self, now: Now, conn: Conn, peer: SocketAddr, since: Now, head: &RequestHead) {
+    pub(crate) fn link_comes(
+        &mut self,
+        now: Now,
+        conn: Conn,
+        peer: SocketAddr,
+        since: Now,
+        head: &RequestHead,
+    ) {
         let ask = Ask::of(head, peer.ip());
         let admitted = self.serve.admit(&ask).map(|r| (r.mount.to_owned(), r.from));
         let (mount, from) = match admitted {
@@ -107,7 +120,9 @@ impl Station {
     fn serve_waiter(&mut self, now: Now, key: usize) {
         let waiter = &self.waiting[key];
         let channel = self.house.directory.get(&waiter.mount);
-        let heard = channel.as_ref().and_then(|c| self.heard_at(c));
+        // Nobody new begins with what is left of a stream whose source has gone.
+        let on_air = |c: &&Arc<Channel>| matches!(c.state(), State::OnAir | State::Fallback(_));
+        let heard = channel.as_ref().filter(on_air).and_then(|c| self.heard_at(c));
         let place = match &heard {
             Some((_, run)) => self.place(now, channel.as_ref(), run, waiter),
             None => None,
@@ -149,14 +164,23 @@ impl Station {
             };
             if waiter.wanted == Wanted::Head {
                 let metaint = (waiter.request.icy && icy::carries(run.kind)).then_some(METAINT);
-                return Some(Place { framing: Framing::Raw, cursor: 0, own: head(metaint) });
+                return Some(Place {
+                    framing: Framing::Raw,
+                    cursor: 0,
+                    own: head(metaint),
+                });
             }
             return self.stream_place(run, waiter.request.icy, head);
         };
         self.link_place(home?, run, from, true)
     }
 
-    fn stream_place(&self, run: &Arc<Run>, icy: bool, head: impl Fn(Option<usize>) -> Vec<u8>) -> Option<Place> {
+    fn stream_place(
+        &self,
+        run: &Arc<Run>,
+        icy: bool,
+        head: impl Fn(Option<usize>) -> Vec<u8>,
+    ) -> Option<Place> {
         let at = run.join_point(u64::from(self.house.config.listener.burst))?;
         let header = run.header_at(at).map(|h| h.bytes);
         let header = header.as_deref().unwrap_or_default();
@@ -166,7 +190,11 @@ impl Station {
                 place
             });
         }
-        Some(Place { framing: Framing::Raw, cursor: at, own: [&head(None), header].concat() })
+        Some(Place {
+            framing: Framing::Raw,
+            cursor: at,
+            own: [&head(None), header].concat(),
+        })
     }
 
     /// A place in the framing with metadata blocks, for somebody who has had `had` bytes since its last one.
@@ -182,11 +210,21 @@ impl Station {
             Some((newest, phases.around(newest)?))
         })?;
         let own = icy::bridge(had, header, at, phase, &EMPTY_BLOCK);
-        Some(Place { framing: Framing::Icy, cursor: phase.framed + (at - phase.raw), own })
+        Some(Place {
+            framing: Framing::Icy,
+            cursor: phase.framed + (at - phase.raw),
+            own,
+        })
     }
 
     /// A place on the link: exactly where asked, if the ring still has it.
-    pub(crate) fn link_place(&self, channel: &Channel, run: &Run, from: LinkFrom, greet: bool) -> Option<Place> {
+    pub(crate) fn link_place(
+        &self,
+        channel: &Channel,
+        run: &Run,
+        from: LinkFrom,
+        greet: bool,
+    ) -> Option<Place> {
         let Some(ring) = run.link.get() else {
             run.link_wanted.store(true, Ordering::Relaxed);
             self.house.ring_all();
@@ -207,20 +245,29 @@ impl Station {
             return None;
         }
         let start = start(from, &window);
-        let framed = run.index.get(start.number).filter(|info| info.len > 0 && info.link_at != NOT_LINKED);
+        let framed = run
+            .index
+            .get(start.number)
+            .filter(|info| info.len > 0 && info.link_at != NOT_LINKED);
         let cursor = framed.map_or(link_head, |info| info.link_at);
         if cursor < ring.floor() {
             return None;
         }
         let mut own = if greet { response_head(&start) } else { Vec::new() };
         self.hello(&mut own, channel, run, start.number)?;
-        Some(Place { framing: Framing::Link, cursor, own })
+        Some(Place {
+            framing: Framing::Link,
+            cursor,
+            own,
+        })
     }
 
     /// A node that has just begun to follow a channel does not have what those below it had from its predecessor. Once
     /// per run it begins again, from where they want to go on; they wait for that.
     fn wants_rewind(&self, run: &Run, from: LinkFrom, window: &Window) -> bool {
-        let LinkFrom::At { epoch, number } = from else { return false };
+        let LinkFrom::At { epoch, number } = from else {
+            return false;
+        };
         let chunk = u64::from(run.chunk_size);
         let never_here = number < window.first && number < run.start / chunk;
         let in_reach = (window.next - number.min(window.next)) * chunk < run.raw.window() / 2;
@@ -238,7 +285,12 @@ impl Station {
         let mut path: Vec<&str> = run.path.iter().map(String::as_str).collect();
         path.extend(path_below(None, &self.house.config.node_id)?);
         let mut properties = vec![("content-type", run.content_type.as_str())];
-        properties.extend(about.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        properties.extend(
+            about
+                .properties
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
         let parts = link::HelloParts {
             chunk_size: u32::from(run.chunk_size),
             epoch: run.epoch,
@@ -260,7 +312,15 @@ impl Station {
     }
 
     /// A waiter becomes a listener.
-    fn seat(&mut self, now: Now, key: usize, home: Arc<Channel>, on: Arc<Channel>, run: Arc<Run>, place: Place) {
+    fn seat(
+        &mut self,
+        now: Now,
+        key: usize,
+        home: Arc<Channel>,
+        on: Arc<Channel>,
+        run: Arc<Run>,
+        place: Place,
+    ) {
         let wanted = self.waiting[key].wanted.clone();
         if wanted == Wanted::Head {
             let waiter = self.waiting.remove(key);
@@ -268,11 +328,21 @@ impl Station {
             self.log(now, &waiter.request, None, 200, 0);
             return self.leave_with(waiter.conn, place.own);
         }
-        let Some(stream) = self.listeners.stream(now, &on, &run, place.framing) else { return };
+        let Some(stream) = self.listeners.stream(now, &on, &run, place.framing) else {
+            return;
+        };
         let waiter = self.waiting.remove(key);
         self.counters().waiting.down();
         let id = self.house.next_id();
-        let listener = self.listeners.add(waiter.conn, id, waiter.request, home, place.own, stream, place.cursor);
+        let listener = self.listeners.add(
+            waiter.conn,
+            id,
+            waiter.request,
+            home,
+            place.own,
+            stream,
+            place.cursor,
+        );
         let is_link = place.framing == Framing::Link;
         if is_link {
             self.counters().links.up();
@@ -299,11 +369,18 @@ impl Station {
             return self.leave_with(waiter.conn, Denied::unknown_channel(&waiter.mount).answer());
         }
         if known {
-            let text = "This mount has no source at the moment, or has shown no picture yet. Please try again.\n";
+            let text =
+                "This mount has no source at the moment, or has shown no picture yet. Please try again.\n";
             return self.answer(now, waiter.conn, 503, "Retry-After: 5\r\n", text);
         }
         self.counters().refused_unknown.up();
-        self.answer(now, waiter.conn, 404, "", "There is no such mount here. The page at / lists those there are.\n");
+        self.answer(
+            now,
+            waiter.conn,
+            404,
+            "",
+            "There is no such mount here. The page at / lists those there are.\n",
+        );
     }
 
     /// A connection that waited has gone.

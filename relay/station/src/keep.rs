@@ -38,6 +38,7 @@ pub(crate) struct Keeper {
     last_link_frame: Now,
     icy: Option<IcyWriter>,
     title_version: u64,
+    seen_version: u64,
     readers: usize,
     meter: Meter,
 }
@@ -65,6 +66,7 @@ impl Keeper {
             last_link_frame: now,
             icy: None,
             title_version: 0,
+            seen_version: 0,
             readers: workers + 1,
             meter: Meter { since: now, bytes: 0 },
         };
@@ -115,7 +117,7 @@ impl Keeper {
         self.begin_chunk(chunk.capture_us);
         self.raw.append(chunk.bytes);
         if let Some(join) = chunk.join {
-            self.run.add_join(at + u64::from(join));
+            self.join(now, at + u64::from(join));
         }
         self.frame_icy(chunk.bytes);
         self.finish_chunk(now, chunk.number, chunk.bytes.len(), chunk.bytes, chunk.flags);
@@ -124,10 +126,21 @@ impl Keeper {
     /// A header, as the scanner found it or an upstream told it.
     pub(crate) fn header(&mut self, now: Now, header: Header) {
         let mut frame = Vec::new();
-        if self.link.is_some() && link::encode_header(&mut frame, header.at, &header.again, &header.bytes).is_ok() {
+        if self.link.is_some()
+            && link::encode_header(&mut frame, header.at, &header.again, &header.bytes).is_ok()
+        {
             self.frame_link(now, &frame);
         }
         self.run.add_header(header);
+    }
+
+    /// A join point. One that shows itself only when its chunk has been told already follows it on the link.
+    pub(crate) fn join(&mut self, now: Now, at: u64) {
+        if self.run.add_join(at) && self.link.is_some() {
+            let mut frame = Vec::new();
+            link::encode_join(&mut frame, at);
+            self.frame_link(now, &frame);
+        }
     }
 
     /// What is due although nothing came: framings that were asked for, titles, signs of life.
@@ -163,14 +176,22 @@ impl Keeper {
     fn begin_chunk(&mut self, capture_us: u64) {
         self.capture_us = capture_us;
         let number = self.raw.head() / self.chunk_size();
-        self.run.index.set(ChunkInfo { number, capture_us, link_at: NOT_LINKED, join: NO_JOIN, len: 0 });
+        self.run.index.set(ChunkInfo {
+            number,
+            capture_us,
+            link_at: NOT_LINKED,
+            join: NO_JOIN,
+            len: 0,
+        });
     }
 
     /// A chunk is whole: `tail` are its last bytes, those that were appended just now.
     fn finish_chunk(&mut self, now: Now, number: u64, appended: usize, tail: &[u8], flags: u8) {
         let at = number * self.chunk_size();
         let len = (self.raw.head() - at) as usize;
-        let Some(mut info) = self.run.index.get(number) else { return };
+        let Some(mut info) = self.run.index.get(number) else {
+            return;
+        };
         info.len = len as u16;
         if self.link.is_some() {
             info.link_at = if appended == len {
@@ -193,8 +214,16 @@ impl Keeper {
         self.frame_chunk(now, info, flags, |ring| write_or_skip(ring, &bytes))
     }
 
-    fn frame_chunk(&mut self, now: Now, info: &ChunkInfo, flags: u8, payload: impl FnOnce(&mut Writer)) -> u64 {
-        let Some(ring) = &mut self.link else { return NOT_LINKED };
+    fn frame_chunk(
+        &mut self,
+        now: Now,
+        info: &ChunkInfo,
+        flags: u8,
+        payload: impl FnOnce(&mut Writer),
+    ) -> u64 {
+        let Some(ring) = &mut self.link else {
+            return NOT_LINKED;
+        };
         let len = usize::from(info.len);
         let at = ring.head();
         if !ring.ready(link::CHUNK_OVERHEAD + len) {
@@ -203,7 +232,13 @@ impl Keeper {
             return NOT_LINKED;
         }
         let join = (info.join != NO_JOIN).then_some(info.join);
-        ring.append(&link::encode_chunk_head(info.number, info.capture_us, flags, join, len));
+        ring.append(&link::encode_chunk_head(
+            info.number,
+            info.capture_us,
+            flags,
+            join,
+            len,
+        ));
         payload(ring);
         self.last_link_frame = now;
         at
@@ -228,7 +263,7 @@ impl Keeper {
         let mut marks = std::mem::take(&mut self.marks);
         for mark in marks.drain(..) {
             match mark {
-                Mark::Join { at } => self.run.add_join(at),
+                Mark::Join { at } => self.join(now, at),
                 Mark::Header { at, bytes, again } => self.header(now, Header { at, bytes, again }),
             }
         }
@@ -237,7 +272,9 @@ impl Keeper {
 
     /// Begins the link's framing, with as much of the past as the ring holds.
     fn begin_link(&mut self, now: Now) {
-        let Ok((writer, ring)) = Ring::new(self.run.raw.capacity(), self.readers, 0) else { return };
+        let Ok((writer, ring)) = Ring::new(self.run.raw.capacity(), self.readers, 0) else {
+            return;
+        };
         self.link = Some(writer);
         let oldest = self.run.oldest().div_ceil(self.chunk_size());
         for number in oldest..self.next_chunk() {
@@ -256,9 +293,13 @@ impl Keeper {
         if !icy::carries(self.run.kind) {
             return;
         }
-        let Ok((writer, ring)) = Ring::new(self.run.raw.capacity(), self.readers, 0) else { return };
+        let Ok((writer, ring)) = Ring::new(self.run.raw.capacity(), self.readers, 0) else {
+            return;
+        };
         let head = self.raw.head();
-        let from = head.saturating_sub(ICY_PAST.min(self.run.raw.window() / 2)).max(self.run.raw.floor());
+        let from = head
+            .saturating_sub(ICY_PAST.min(self.run.raw.window() / 2))
+            .max(self.run.raw.floor());
         let phases = Phases::default();
         let mut icy = IcyWriter::new(writer, from, &self.channel.about().title, &phases);
         if self.past.pin(from).is_ok() {
@@ -271,6 +312,10 @@ impl Keeper {
     }
 
     fn title(&mut self, now: Now) {
+        let version = self.channel.version();
+        if std::mem::replace(&mut self.seen_version, version) == version {
+            return;
+        }
         let about = self.channel.about();
         if about.title_version == self.title_version {
             return;

@@ -97,6 +97,8 @@ pub(crate) struct Stream {
     next_round: Now,
     rotate: usize,
     pub(crate) seen_version: u64,
+    /// Members who asked for another mount.
+    pub(crate) guests: usize,
 }
 
 #[derive(Debug)]
@@ -150,7 +152,10 @@ impl Listeners {
         run: &Arc<Run>,
         framing: Framing,
     ) -> Option<usize> {
-        let found = self.streams.iter().find(|(_, s)| Arc::ptr_eq(&s.run, run) && s.framing == framing);
+        let found = self
+            .streams
+            .iter()
+            .find(|(_, s)| Arc::ptr_eq(&s.run, run) && s.framing == framing);
         if let Some((key, _)) = found {
             return Some(key);
         }
@@ -168,6 +173,7 @@ impl Listeners {
             next_round: now,
             rotate: 0,
             seen_version: 0,
+            guests: 0,
         };
         Some(self.streams.insert(stream))
     }
@@ -183,21 +189,24 @@ impl Listeners {
         stream: usize,
         cursor: u64,
     ) -> usize {
-        let place = self.streams[stream].members.len() as u32;
         let key = self.all.insert(Listener {
             conn,
             cursor,
             sent: 0,
             stream: stream as u32,
-            place,
+            place: 0,
             ladder: Ladder::default(),
             state: Readiness::Ready,
             has_own: !own.is_empty(),
             queued: false,
-            cold: Box::new(Cold { id, request, home, own: Some((own.into(), 0)) }),
+            cold: Box::new(Cold {
+                id,
+                request,
+                home,
+                own: Some((own.into(), 0)),
+            }),
         });
-        self.streams[stream].members.push(key as u32);
-        self.streams[stream].channel.listener_came();
+        self.enter(key, stream);
         self.queue(key);
         key
     }
@@ -209,14 +218,28 @@ impl Listeners {
             // Its `Sent` will find nobody.
             self.in_flight_done();
         }
-        self.leave(listener.stream as usize, listener.place as usize);
-        self.streams[listener.stream as usize].channel.listener_left();
+        self.leave(
+            listener.stream as usize,
+            listener.place as usize,
+            &listener.cold.home,
+        );
         (*listener.cold, listener.sent)
     }
 
-    fn leave(&mut self, stream: usize, place: usize) {
+    fn enter(&mut self, key: usize, to: usize) {
+        let (stream, listener) = (&mut self.streams[to], &mut self.all[key]);
+        listener.stream = to as u32;
+        listener.place = stream.members.len() as u32;
+        stream.members.push(key as u32);
+        stream.guests += usize::from(!Arc::ptr_eq(&listener.cold.home, &stream.channel));
+        stream.channel.listener_came();
+    }
+
+    fn leave(&mut self, stream: usize, place: usize, home: &Arc<Channel>) {
         let stream = &mut self.streams[stream];
         stream.members.swap_remove(place);
+        stream.guests -= usize::from(!Arc::ptr_eq(home, &stream.channel));
+        stream.channel.listener_left();
         if let Some(moved) = stream.members.get(place) {
             self.all[*moved as usize].place = place as u32;
         }
@@ -224,15 +247,14 @@ impl Listeners {
 
     /// Moves a listener to another stream: `own` first, then from `cursor` on.
     pub(crate) fn shift(&mut self, key: usize, to: usize, own: &[u8], cursor: u64) {
-        let (from, place) = (self.all[key].stream as usize, self.all[key].place as usize);
-        self.leave(from, place);
-        self.streams[from].channel.listener_left();
-        self.streams[to].members.push(key as u32);
-        self.streams[to].channel.listener_came();
-        let place = self.streams[to].members.len() as u32 - 1;
+        let (from, place, home) = (
+            self.all[key].stream,
+            self.all[key].place,
+            self.all[key].cold.home.clone(),
+        );
+        self.leave(from as usize, place as usize, &home);
+        self.enter(key, to);
         let listener = &mut self.all[key];
-        listener.stream = to as u32;
-        listener.place = place;
         listener.cursor = cursor;
         listener.queued = false;
         listener.give(own);
@@ -263,7 +285,11 @@ impl Listeners {
             {
                 return Some(output);
             }
-            self.turn = if self.turn + 1 < self.streams.capacity() { self.turn + 1 } else { 0 };
+            self.turn = if self.turn + 1 < self.streams.capacity() {
+                self.turn + 1
+            } else {
+                0
+            };
         }
         None
     }
@@ -320,7 +346,9 @@ impl Listeners {
         }
         let conn = listener.conn;
         let payload = if listener.has_own {
-            let Some((bytes, from)) = &listener.cold.own else { return Ok(None) };
+            let Some((bytes, from)) = &listener.cold.own else {
+                return Ok(None);
+            };
             listener.state = Readiness::InFlight(0);
             Payload::Own(bytes.clone(), *from)
         } else {
@@ -333,7 +361,10 @@ impl Listeners {
                 head.saturating_sub(listener.cursor)
             };
             let config = &self.house.config.listener;
-            match listener.ladder.judge(now, Lag { behind, window }, config.jumps_max, config.jump_memory) {
+            match listener
+                .ladder
+                .judge(now, Lag { behind, window }, config.jumps_max, config.jump_memory)
+            {
                 Verdict::Fine => {}
                 Verdict::Warn => self.house.counters(self.worker).lag_warnings.up(),
                 Verdict::Jump if stream.framing != Framing::Link => {
@@ -347,7 +378,11 @@ impl Listeners {
             }
             let len = behind.min(u64::from(config.turn_bytes)) as u32;
             listener.state = Readiness::InFlight(len);
-            Payload::Span(Span { ring: listener.stream, at: listener.cursor, len })
+            Payload::Span(Span {
+                ring: listener.stream,
+                at: listener.cursor,
+                len,
+            })
         };
         self.in_flight += 1;
         self.began.get_or_insert(now);
@@ -360,7 +395,9 @@ impl Listeners {
         let listener = &mut self.all[key];
         let stream = &mut self.streams[listener.stream as usize];
         let old = listener.cursor;
-        let Some(cursor) = stream.jump_target(old) else { return false };
+        let Some(cursor) = stream.jump_target(old) else {
+            return false;
+        };
         listener.cursor = cursor;
         if stream.framing == Framing::Raw
             && let Some(again) = stream.run.header_between(old, cursor)
@@ -379,7 +416,9 @@ impl Listeners {
         self.in_flight_done();
         let counters = self.house.counters(self.worker);
         let listener = &mut self.all[key];
-        let Readiness::InFlight(len) = listener.state else { return };
+        let Readiness::InFlight(len) = listener.state else {
+            return;
+        };
         let taken = match result {
             Sent::All => len,
             Sent::Some(n) => n,
@@ -402,7 +441,10 @@ impl Listeners {
             listener.sent += u64::from(taken);
             counters.bytes_told.add(u64::from(taken));
             let stream = &self.streams[listener.stream as usize];
-            stream.channel.bytes_out.fetch_add(u64::from(taken), Ordering::Relaxed);
+            stream
+                .channel
+                .bytes_out
+                .fetch_add(u64::from(taken), Ordering::Relaxed);
         }
         let listener = &self.all[key];
         let behind = self.streams[listener.stream as usize].reader.seen() > listener.cursor;
@@ -429,12 +471,16 @@ impl Listeners {
 
     /// The bytes of a span that is with the driver.
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {
-        self.streams[span.ring as usize].reader.bytes(span.at, span.len as usize)
+        self.streams[span.ring as usize]
+            .reader
+            .bytes(span.at, span.len as usize)
     }
 
     /// When the next round is due.
     pub(crate) fn deadline(&self) -> Option<Now> {
-        self.streams.iter().fold(None, |earliest, (_, s)| Now::earliest(earliest, s.deadline()))
+        self.streams
+            .iter()
+            .fold(None, |earliest, (_, s)| Now::earliest(earliest, s.deadline()))
     }
 
     /// Asks to be woken when a head moves. `false` when one has moved already.
@@ -481,7 +527,11 @@ impl Listeners {
 
     /// Gives a listener another home.
     pub(crate) fn rehome(&mut self, key: usize, home: Arc<Channel>) {
-        self.all[key].cold.home = home;
+        let listener = &mut self.all[key];
+        let stream = &mut self.streams[listener.stream as usize];
+        stream.guests -= usize::from(!Arc::ptr_eq(&listener.cold.home, &stream.channel));
+        stream.guests += usize::from(!Arc::ptr_eq(&home, &stream.channel));
+        listener.cold.home = home;
     }
 
     /// Whether a listener may be moved away from a stream that goes on.
@@ -506,7 +556,9 @@ impl Listener {
     }
 
     fn took_own(&mut self, result: Sent) {
-        let Some((bytes, from)) = &mut self.cold.own else { return };
+        let Some((bytes, from)) = &mut self.cold.own else {
+            return;
+        };
         match result {
             Sent::All => *from = bytes.len(),
             Sent::Some(n) => *from += n as usize,
@@ -556,7 +608,11 @@ impl Stream {
         }
         self.told = self.reader.ring().head();
         self.rotate = self.rotate.wrapping_add(1) % self.members.len().max(1);
-        self.round = Some(Round { began: now, next: self.rotate, left: self.members.len() });
+        self.round = Some(Round {
+            began: now,
+            next: self.rotate,
+            left: self.members.len(),
+        });
         true
     }
 

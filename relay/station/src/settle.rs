@@ -30,23 +30,19 @@ impl Station {
         }
         let keys: Vec<usize> = self.listeners.streams.iter().map(|(key, _)| key).collect();
         for key in keys {
-            let Some(stream) = self.listeners.streams.get_mut(key) else { continue };
+            let Some(stream) = self.listeners.streams.get_mut(key) else {
+                continue;
+            };
             let changed = stream.changed();
-            if !changed && !stream.is_stale() && !self.has_guests(key) {
+            if !changed && !stream.is_stale() && stream.guests == 0 {
                 continue;
             }
-            let members = self.listeners.streams[key].members.clone();
+            let members = stream.members.clone();
             for listener in members {
                 self.settle_listener(now, key, listener as usize);
             }
         }
         self.listeners.sweep();
-    }
-
-    /// Whether some hear this stream who asked for another mount.
-    fn has_guests(&self, key: usize) -> bool {
-        let stream = &self.listeners.streams[key];
-        stream.members.iter().any(|m| !Arc::ptr_eq(&self.listeners.cold(*m as usize).home, &stream.channel))
     }
 
     fn settle_listener(&mut self, now: Now, key: usize, listener: usize) {
@@ -69,7 +65,9 @@ impl Station {
         if state == State::Ended {
             return Fate::Go;
         }
-        let Some((channel, run)) = self.heard_at(home) else { return Fate::Stay };
+        let Some((channel, run)) = self.heard_at(home) else {
+            return Fate::Stay;
+        };
         if Arc::ptr_eq(&run, &stream.run) {
             return Fate::Stay;
         }
@@ -79,7 +77,11 @@ impl Station {
             return Fate::Stay;
         }
         // A player that was promised one container cannot go on with another.
-        if run.kind != stream.run.kind { Fate::Go } else { Fate::Move(channel, run) }
+        if run.kind != stream.run.kind {
+            Fate::Go
+        } else {
+            Fate::Move(channel, run)
+        }
     }
 
     fn move_listener(&mut self, now: Now, key: usize, listener: usize, channel: Arc<Channel>, run: Arc<Run>) {
@@ -89,10 +91,17 @@ impl Station {
             Framing::Raw if run.epoch == self.listeners.streams[key].run.epoch => {
                 let cursor = self.listeners.all[listener].cursor;
                 let there = (run.raw.floor()..=run.raw.head()).contains(&cursor);
-                there.then(|| Place { framing, cursor, own: Vec::new() })
+                there.then(|| Place {
+                    framing,
+                    cursor,
+                    own: Vec::new(),
+                })
             }
             Framing::Raw => run.newest_join_point().map(|cursor| {
-                let own = run.header_at(cursor).map(|h| h.again.to_vec()).unwrap_or_default();
+                let own = run
+                    .header_at(cursor)
+                    .map(|h| h.again.to_vec())
+                    .unwrap_or_default();
                 Place { framing, cursor, own }
             }),
             Framing::Icy => {
@@ -134,7 +143,10 @@ impl Station {
         let mut holding = std::mem::take(&mut self.holding);
         holding.retain(|channel| {
             let fallback = house.config.source_at(&channel.mount).fallback.clone();
-            let available = fallback.as_ref().and_then(|m| house.directory.get(m)).is_some_and(|c| c.run().is_some());
+            let available = fallback
+                .as_ref()
+                .and_then(|m| house.directory.get(m))
+                .is_some_and(|c| c.run().is_some());
             let transitions = channel.on_air(|rule| [rule.fallback(available), rule.on_time(now)]);
             for transition in transitions.into_iter().flatten() {
                 self.channel_turns(channel, transition, fallback.as_deref());
@@ -149,7 +161,10 @@ impl Station {
         let text = match (transition, fallback) {
             (Transition::ToFallback, Some(mount)) => {
                 channel.change(|about| about.state = State::Fallback(mount.to_owned()));
-                format!("{}: nobody came back in time; its listeners hear {mount}", channel.mount)
+                format!(
+                    "{}: nobody came back in time; its listeners hear {mount}",
+                    channel.mount
+                )
             }
             (Transition::End, _) => {
                 channel.change(|about| about.state = State::Ended);
@@ -160,7 +175,13 @@ impl Station {
             }
             _ => return,
         };
-        self.house.tell(self.worker, Event::Note { level: Level::Info, text });
+        self.house.tell(
+            self.worker,
+            Event::Note {
+                level: Level::Info,
+                text,
+            },
+        );
         self.house.ring_all();
     }
 }

@@ -88,8 +88,15 @@ impl Station {
     pub(crate) fn source_heard(&mut self, now: Now, conn: Conn, bytes: &[u8]) {
         let (house, worker) = (self.house.clone(), self.worker);
         let Some(entry) = self.conns.get(conn) else { return };
-        let Role::Source(source) = &mut entry.role else { return };
-        let Source { push, intake, bytes: heard, .. } = &mut **source;
+        let Role::Source(source) = &mut entry.role else {
+            return;
+        };
+        let Source {
+            push,
+            intake,
+            bytes: heard,
+            ..
+        } = &mut **source;
         let mut no_memory = None;
         let fed = push.feed(now, bytes, &mut |piece| {
             *heard += piece.len() as u64;
@@ -126,7 +133,9 @@ impl Station {
     /// Whether a source may go on: its own rate, and the ring.
     pub(crate) fn source_pace(&mut self, now: Now, conn: Conn) {
         let Some(entry) = self.conns.get(conn) else { return };
-        let Role::Source(source) = &mut entry.role else { return };
+        let Role::Source(source) = &mut entry.role else {
+            return;
+        };
         source.resume_at = match source.push.allowance(now) {
             Allowance::Go => None,
             Allowance::Pause { until } => Some(until),
@@ -134,7 +143,11 @@ impl Station {
         let pause = source.resume_at.is_some() || source.intake.is_full();
         if pause != source.paused {
             source.paused = pause;
-            self.outbox.push_back(if pause { Output::Pause { conn } } else { Output::Resume { conn } });
+            self.outbox.push_back(if pause {
+                Output::Pause { conn }
+            } else {
+                Output::Resume { conn }
+            });
             if pause {
                 self.counters().source_pauses.up();
             }
@@ -145,8 +158,12 @@ impl Station {
     pub(crate) fn sources_on_time(&mut self, now: Now) {
         let (house, worker) = (self.house.clone(), self.worker);
         for conn in self.sources.clone() {
-            let Some(entry) = self.conns.get(conn) else { continue };
-            let Role::Source(source) = &mut entry.role else { continue };
+            let Some(entry) = self.conns.get(conn) else {
+                continue;
+            };
+            let Role::Source(source) = &mut entry.role else {
+                continue;
+            };
             let kept = source.intake.on_time(&house, worker, now);
             let channel = source.intake.channel.clone();
             let killed = channel.about().kill;
@@ -177,13 +194,30 @@ impl Station {
     /// The channel's side of it; the connection stays for whoever wants to say something.
     pub(crate) fn source_is_over(&mut self, now: Now, conn: Conn, why: &str) {
         let Some(entry) = self.conns.get(conn) else { return };
-        let Role::Source(mut source) = std::mem::replace(&mut entry.role, Role::Leaving) else { return };
+        let Role::Source(mut source) = std::mem::replace(&mut entry.role, Role::Leaving) else {
+            return;
+        };
         self.sources.retain(|c| *c != conn);
         self.counters().sources.down();
         source.intake.end(&self.house, now);
         self.holding.push(source.intake.channel.clone());
-        self.log(now, &source.request, Some(relay_source::push::USER), 200, source.bytes);
-        let text = format!("{}: source {} is gone: {why}", source.intake.channel.mount, source.request.peer);
-        self.house.tell(self.worker, Event::Note { level: Level::Info, text });
+        self.log(
+            now,
+            &source.request,
+            Some(relay_source::push::USER),
+            200,
+            source.bytes,
+        );
+        let text = format!(
+            "{}: source {} is gone: {why}",
+            source.intake.channel.mount, source.request.peer
+        );
+        self.house.tell(
+            self.worker,
+            Event::Note {
+                level: Level::Info,
+                text,
+            },
+        );
     }
 }

@@ -94,7 +94,9 @@ impl Station {
 
     /// *Hear*: bytes arrived; whose are they?
     fn hear(&mut self, now: Now, conn: Conn, bytes: &[u8]) {
-        let Some(entry) = self.conns.get(conn) else { return self.heard_late(conn, bytes) };
+        let Some(entry) = self.conns.get(conn) else {
+            return self.heard_late(conn, bytes);
+        };
         match entry.role {
             Role::Source(_) => self.source_heard(now, conn, bytes),
             Role::Upstream(feed, attempt) => self.upstream_heard(now, conn, feed, attempt, bytes),
@@ -136,7 +138,11 @@ impl Station {
 
     /// What time has done.
     fn tick(&mut self, now: Now) {
-        let wait = if self.waiting.is_empty() { TICK } else { TICK_WAITING };
+        let wait = if self.waiting.is_empty() {
+            TICK
+        } else {
+            TICK_WAITING
+        };
         self.next_tick = now + wait;
         self.close_late_doors(now);
         self.sources_on_time(now);
@@ -166,11 +172,23 @@ impl Station {
 
     /// Framings that were asked for, titles: whoever writes here looks at once.
     fn serve_writers(&mut self, now: Now) {
-        let before = self.house.directory.all().iter().map(|c| c.version()).sum::<u64>();
+        let before = self
+            .house
+            .directory
+            .all()
+            .iter()
+            .map(|c| c.version())
+            .sum::<u64>();
         self.sources_on_time(now);
         self.local_on_time(now);
         self.feeds_on_time(now);
-        let after = self.house.directory.all().iter().map(|c| c.version()).sum::<u64>();
+        let after = self
+            .house
+            .directory
+            .all()
+            .iter()
+            .map(|c| c.version())
+            .sum::<u64>();
         if before != after {
             self.house.ring_all();
         }
@@ -255,7 +273,9 @@ impl Station {
             self.counters().connections.down();
             self.house.admission().leave();
             if entry.counted {
-                self.house.admission().release_prefix(entry.peer, self.house.config.listener.max_per_prefix);
+                self.house
+                    .admission()
+                    .release_prefix(entry.peer, self.house.config.listener.max_per_prefix);
             }
         }
     }
@@ -274,7 +294,9 @@ impl Station {
     }
 
     fn too_slow(&mut self, now: Now, key: usize) {
-        let Some(listener) = self.listeners.all.get(key) else { return };
+        let Some(listener) = self.listeners.all.get(key) else {
+            return;
+        };
         let conn = listener.conn;
         self.counters().lag_closed.up();
         self.close(now, conn, Closing::Abort);
@@ -319,7 +341,12 @@ impl Station {
                 let _ = reply.try_send(self.move_clients(&from, &to));
             }
             Order::Follow { mount } => self.begin_feed(now, &mount, true, None),
-            Order::Begin { mount, content_type, properties, from } => {
+            Order::Begin {
+                mount,
+                content_type,
+                properties,
+                from,
+            } => {
                 self.local_begins(now, &mount, content_type, properties, from);
             }
             Order::Feed { mount, bytes } => {
@@ -349,10 +376,18 @@ impl Station {
         from: String,
     ) {
         let hold = self.house.config.source_at(mount).hold;
-        let Ok(channel) = self.house.directory.get_or_make(mount, hold) else { return };
+        let Ok(channel) = self.house.directory.get_or_make(mount, hold) else {
+            return;
+        };
         if channel.claim() {
-            let intro = Introduction { content_type, properties, from, ..Introduction::default() };
-            self.local.insert(mount.to_owned(), Intake::new(now, channel, intro));
+            let intro = Introduction {
+                content_type,
+                properties,
+                from,
+                ..Introduction::default()
+            };
+            self.local
+                .insert(mount.to_owned(), Intake::new(now, channel, intro));
         }
     }
 
@@ -380,15 +415,23 @@ impl Station {
     }
 
     fn kill(&mut self, now: Now, id: u64) -> bool {
-        let found = self.listeners.all.iter().find(|(key, _)| self.listeners.cold(*key).id == id);
-        let Some(conn) = found.map(|(_, listener)| listener.conn) else { return false };
+        let found = self
+            .listeners
+            .all
+            .iter()
+            .find(|(key, _)| self.listeners.cold(*key).id == id);
+        let Some(conn) = found.map(|(_, listener)| listener.conn) else {
+            return false;
+        };
         self.close(now, conn, Closing::Abort);
         true
     }
 
     /// Gives every listener of a mount another home; settling then moves them.
     fn move_clients(&mut self, from: &str, to: &str) -> usize {
-        let Some(target) = self.house.directory.get(to) else { return 0 };
+        let Some(target) = self.house.directory.get(to) else {
+            return 0;
+        };
         let keys: Vec<usize> = self.listeners.all.iter().map(|(key, _)| key).collect();
         let mut moved = 0;
         for key in keys {
@@ -445,7 +488,10 @@ impl Machine for Station {
         if let Some(output) = self.outbox.pop_front() {
             return Some(output);
         }
-        self.conns.poll().or_else(|| self.tell(now)).or_else(|| self.outbox.pop_front())
+        self.conns
+            .poll()
+            .or_else(|| self.tell(now))
+            .or_else(|| self.outbox.pop_front())
     }
 
     fn bytes(&self, span: Span) -> &[u8] {

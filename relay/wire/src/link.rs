@@ -3,7 +3,7 @@
 //! A link is the body of an HTTP response: a run of frames, `u32 length, u8 kind, body`, big-endian, where
 //! `length` counts the kind and the body and is at most [`FRAME_MAX`]. Parsing gives views over the bytes that
 //! arrived; nothing is allocated by a length that the other end claims. Two doors stay open for later versions:
-//! a kind that is not known is skipped, and bytes after the known fields of HELLO and PING are ignored.
+//! a kind that is not known is skipped, and bytes after the known fields of HELLO, PING and JOIN are ignored.
 //! A layout that could not be read that way gets a new [`VERSION`].
 //!
 //! | kind | body |
@@ -15,6 +15,7 @@
 //! | 5 METADATA | title, UTF-8 |
 //! | 6 PING | `wall_us u64` |
 //! | 7 END | `reason u8, text UTF-8` |
+//! | 8 JOIN | `at u64` |
 //!
 //! In HELLO, `path` is `u8` × (`u8` + node id) and `properties` is `u16` × (`u16` + key, `u16` + value).
 
@@ -65,6 +66,8 @@ pub mod kind {
     pub const PING: u8 = 6;
     /// Nothing more follows.
     pub const END: u8 = 7;
+    /// See [`super::Frame::Join`].
+    pub const JOIN: u8 = 8;
 }
 
 /// What is wrong with a frame.
@@ -137,6 +140,12 @@ pub enum Frame<'a> {
     Ping {
         /// Unix time at the sender, µs.
         wall_us: u64,
+    },
+    /// A join point in a chunk that has been told already: some containers show theirs only later (an Ogg page when
+    /// its checksum is in, an MP3 frame when the next one follows).
+    Join {
+        /// The byte position within the epoch.
+        at: u64,
     },
     /// Nothing more follows (after [`EndReason::NewEpoch`]: nothing more of this epoch).
     End(End<'a>),
@@ -301,6 +310,9 @@ impl<'a> Frame<'a> {
                 wall_us: Fields::new("PING", body).u64("wall_us")?,
             }),
             kind::END => End::parse(body).map(Frame::End),
+            kind::JOIN => Ok(Frame::Join {
+                at: Fields::new("JOIN", body).u64("at")?,
+            }),
             kind => Ok(Frame::Unknown {
                 kind,
                 len: body.len(),
@@ -848,6 +860,13 @@ pub fn encode_ping(out: &mut Vec<u8>, wall_us: u64) {
     out.extend_from_slice(&wall_us.to_be_bytes());
 }
 
+/// Appends a JOIN: a newcomer may start at byte `at` of the epoch.
+pub fn encode_join(out: &mut Vec<u8>, at: u64) {
+    out.extend_from_slice(&9u32.to_be_bytes());
+    out.push(kind::JOIN);
+    out.extend_from_slice(&at.to_be_bytes());
+}
+
 /// Appends an END. The text is cut to [`END_TEXT_MAX`] bytes, between characters.
 pub fn encode_end(out: &mut Vec<u8>, reason: EndReason, text: &str) {
     let text = &text[..text.floor_char_boundary(END_TEXT_MAX)];
@@ -930,7 +949,7 @@ mod tests {
     }
 
     fn any_frame(dice: &mut Dice, out: &mut Vec<u8>) -> String {
-        match dice.below(8) {
+        match dice.below(9) {
             0 => any_hello(dice, out),
             1 => {
                 let (at, again, header) = (dice.next(), dice.bytes(40), dice.bytes(900));
@@ -960,12 +979,17 @@ mod tests {
                 format!("{:?}", Frame::Ping { wall_us })
             }
             5 => {
+                let at = dice.next();
+                encode_join(out, at);
+                format!("{:?}", Frame::Join { at })
+            }
+            6 => {
                 let (reason, text) = (EndReason::from_wire(dice.next() as u8), dice.text(0, 80));
                 encode_end(out, reason, &text);
                 format!("{:?}", Frame::End(End { reason, text: &text }))
             }
-            6 => {
-                let (kind, body) = (8 + dice.below(248) as u8, dice.bytes(50));
+            7 => {
+                let (kind, body) = (9 + dice.below(247) as u8, dice.bytes(50));
                 put_opaque(out, kind, &body).unwrap();
                 format!(
                     "{:?}",
@@ -1139,6 +1163,7 @@ mod tests {
             (kind::CHUNK, 20),
             (kind::HEADER, 12),
             (kind::PING, 8),
+            (kind::JOIN, 8),
             (kind::END, 1),
         ] {
             for n in 0..fixed {
