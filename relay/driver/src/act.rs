@@ -137,7 +137,6 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
                 Ok(())
             }
             Verdict::Broke(errno) => {
-                eprintln!("BROKE {conn:?} {errno} len {len}");
                 self.stats.gone_sends.one();
                 self.machine.handle(
                     self.now,
