@@ -1,0 +1,1 @@
+//! The control plane in front of a real relay, over real sockets.
