@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 
 use relay_media::Kind;
-use relay_ring::Writer;
+use relay_ring::{Ring, Writer};
 use relay_wire::icy::{METAINT, block};
 
 /// The smallest ID3v2 tag: its head.
@@ -34,7 +34,10 @@ pub(crate) struct Phase {
 }
 
 impl Phases {
-    fn push(&self, phase: Phase, floor: u64) {
+    /// Remembers an interval, and forgets those that nobody needs: a laggard may be a window behind the floor when it is
+    /// found out.
+    fn push(&self, phase: Phase, ring: &Ring) {
+        let floor = ring.floor().saturating_sub(ring.window());
         let mut phases = self.0.write().unwrap_or_else(PoisonError::into_inner);
         while phases.len() > 1 && phases[1].framed <= floor {
             phases.pop_front();
@@ -54,21 +57,34 @@ impl Phases {
 
     /// How many bytes into its interval a framed position is, blocks not counted; none inside a block.
     pub(crate) fn offset(&self, framed: u64) -> Option<usize> {
-        let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let phase = phases.iter().rev().find(|p| p.framed <= framed)?;
-        usize::try_from(framed - phase.framed)
-            .ok()
-            .filter(|o| *o <= METAINT)
+        self.place(framed)
+            .map(|(offset, _)| offset)
+            .filter(|offset| *offset <= METAINT)
     }
 
-    /// The newest interval that has `offset` bytes of stream before `head`.
-    pub(crate) fn newest_with(&self, offset: usize, head: u64) -> Option<Phase> {
+    /// Where somebody at `framed` goes who has lost the place: to the same place in the newest interval that has it,
+    /// so that what the listener counts stays right. Inside a block, that is one with a block of the same length.
+    pub(crate) fn same_place(&self, framed: u64, head: u64) -> Option<u64> {
+        let (offset, len) = self.place(framed)?;
         let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        phases
-            .iter()
-            .rev()
-            .find(|p| p.framed + offset as u64 <= head)
-            .copied()
+        let ends = phases.iter().skip(1).map(|p| Some(p.framed)).chain([None]);
+        let fits = |(phase, end): &(&Phase, Option<u64>)| {
+            let same_block = offset <= METAINT || end.is_some_and(|end| Some(end - phase.framed) == len);
+            phase.framed + offset as u64 <= head && same_block
+        };
+        let newest = phases.iter().zip(ends).filter(fits).last();
+        newest
+            .map(|(phase, _)| phase.framed + offset as u64)
+            .filter(|to| *to > framed)
+    }
+
+    /// Offset into its interval, and the interval's length, block included, once it is over.
+    fn place(&self, framed: u64) -> Option<(usize, Option<u64>)> {
+        let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let at = phases.iter().rposition(|p| p.framed <= framed)?;
+        let len = phases.get(at + 1).map(|next| next.framed - phases[at].framed);
+        let offset = usize::try_from(framed - phases[at].framed).ok()?;
+        (offset <= METAINT || len.is_some()).then_some((offset, len))
     }
 }
 
@@ -91,7 +107,7 @@ impl IcyWriter {
                 raw,
                 framed: ring.head(),
             },
-            0,
+            ring.ring(),
         );
         Self {
             ring,
@@ -123,7 +139,7 @@ impl IcyWriter {
                     raw: self.raw,
                     framed: self.ring.head(),
                 };
-                phases.push(phase, self.ring.ring().floor());
+                phases.push(phase, self.ring.ring());
             }
         }
     }
@@ -134,7 +150,7 @@ impl IcyWriter {
         self.ring.skip_to(to);
         self.raw = raw;
         self.until = METAINT;
-        phases.push(Phase { raw, framed: to }, to);
+        phases.push(Phase { raw, framed: to }, self.ring.ring());
     }
 }
 
@@ -201,7 +217,6 @@ fn interleave(mut had: usize, mut stream: &[u8], empty_block: &[u8]) -> Vec<u8> 
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use relay_ring::Ring;
     use relay_wire::icy::{Deinterleaver, Piece};
 
     fn id3_len(bytes: &[u8]) -> usize {
@@ -209,6 +224,22 @@ mod tests {
             10 + bytes[6..10].iter().fold(0, |n, b| n << 7 | usize::from(*b))
         } else {
             0
+        }
+    }
+
+    #[test]
+    fn a_laggard_keeps_its_count() {
+        let (writer, ring) = Ring::new(Ring::CAPACITY_MIN, 1, 0).unwrap();
+        let phases = Phases::default();
+        let mut icy = IcyWriter::new(writer, 0, "tune", &phases);
+        let stream: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        icy.append(&stream, &phases);
+        // 16,000 of stream and a block of 33: "StreamTitle='tune';" fits two sixteens, and the length byte.
+        let period = METAINT as u64 + 1 + 32;
+        for old in [3, 16_000, 16_010] {
+            let to = phases.same_place(old, ring.head()).unwrap();
+            assert!(old < ring.floor() && to >= ring.floor(), "{old} -> {to}");
+            assert_eq!((to - old) % period, 0);
         }
     }
 

@@ -390,6 +390,29 @@ impl Listeners {
         Ok(Some(Output::Send { conn, payload }))
     }
 
+    /// Judges those who are not visited because the kernel is full of what they do not read.
+    pub(crate) fn judge_full(&mut self, now: Now, slow: &mut Vec<usize>) {
+        let full = |(key, listener): (usize, &Listener)| (listener.state == Readiness::Full).then_some(key);
+        let keys: Vec<usize> = self.all.iter().filter_map(full).collect();
+        for key in keys {
+            let listener = &mut self.all[key];
+            let ring = self.streams[listener.stream as usize].reader.ring();
+            let (head, window) = (ring.head(), ring.window());
+            if listener.cursor >= ring.floor() || listener.has_own {
+                continue;
+            }
+            let behind = head.saturating_sub(listener.cursor).max(window + 1);
+            let config = &self.house.config.listener;
+            let verdict =
+                listener
+                    .ladder
+                    .judge(now, Lag { behind, window }, config.jumps_max, config.jump_memory);
+            if verdict == Verdict::Close || !self.jump(key) {
+                slow.push(key);
+            }
+        }
+    }
+
     /// Moves a listener that has lost its place to the newest join point of its stream.
     fn jump(&mut self, key: usize) -> bool {
         let listener = &mut self.all[key];
@@ -638,11 +661,8 @@ impl Stream {
             Framing::Raw => self.run.newest_join_point().filter(|to| *to > old),
             Framing::Link => None,
             Framing::Icy => {
-                // The same place in a newer interval: what the listener counts stays right.
                 let (_, phases) = self.run.icy.get()?;
-                let offset = phases.offset(old)?;
-                let phase = phases.newest_with(offset, self.reader.ring().head())?;
-                Some(phase.framed + offset as u64).filter(|to| *to > old)
+                phases.same_place(old, self.reader.ring().head())
             }
         }
     }

@@ -27,6 +27,8 @@ use crate::orders::{ListenerInfo, Order};
 const TICK: Duration = Duration::from_millis(100);
 /// The same while somebody waits for a picture.
 const TICK_WAITING: Duration = Duration::from_millis(20);
+/// How often those who do not read are looked at.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// One core's worth of relay.
 #[derive(Debug)]
@@ -49,6 +51,7 @@ pub struct Station {
     /// Those who lag too much, found while telling.
     slow: Vec<usize>,
     next_tick: Now,
+    next_judgement: Now,
     /// Something has changed that those who wait, or whose run is over, may have been waiting for.
     stirred: bool,
     begun: bool,
@@ -86,6 +89,7 @@ impl Station {
             serve: Serve::new(serve),
             slow: Vec::new(),
             next_tick: Now::new(0, 0),
+            next_judgement: Now::new(0, 0),
             stirred: false,
             begun: false,
             finishing: false,
@@ -119,10 +123,14 @@ impl Station {
     /// *Tell*: the next thing that somebody is to be sent.
     fn tell(&mut self, now: Now) -> Option<Output> {
         let output = self.listeners.poll(now, &mut self.slow);
+        self.let_slow_go(now);
+        output
+    }
+
+    fn let_slow_go(&mut self, now: Now) {
         for key in std::mem::take(&mut self.slow) {
             self.too_slow(now, key);
         }
-        output
     }
 
     /// *Rest*: the earliest moment that anything here wants to see.
@@ -149,6 +157,11 @@ impl Station {
         self.local_on_time(now);
         self.feeds_on_time(now);
         self.holding_on_time(now);
+        if now >= self.next_judgement {
+            self.next_judgement = now + JUDGE_EVERY;
+            self.listeners.judge_full(now, &mut self.slow);
+            self.let_slow_go(now);
+        }
         self.stirred = true;
     }
 
