@@ -48,7 +48,7 @@ impl Key {
 }
 
 /// The key `section.name`.
-pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
@@ -64,7 +64,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// Sections that hold one table per mount, with these keys.
-pub const MOUNT_KEYS: &[&str] = &["password", "timeout", "hold", "fallback", "min_rate", "rate_window", "max_rate"];
+pub(super) const MOUNT_KEYS: &[&str] = &["password", "timeout", "hold", "fallback", "min_rate", "rate_window", "max_rate"];
 
 macro_rules! keys {
     ($($section:ident { $($name:ident $shape:ident $flag:literal $value:literal = $default:literal $help:literal;)* })*) => {
@@ -99,6 +99,12 @@ keys! {
             "This node's name in link paths and on status pages. Unset: random at each start.";
         page Switch "page" "BOOL" = "true"
             "Serve the web page at /.";
+        hostname Text "hostname" "NAME" = ""
+            "The name by which others reach this relay, for the URLs it shows. Unset: the address listened on.";
+        contact Text "contact" "TEXT" = ""
+            "Whom to write to, as status pages show it.";
+        location Text "location" "TEXT" = ""
+            "Where this relay stands, as status pages show it.";
     }
     auth {
         source_password Secret "" "SECRET" = ""
@@ -182,7 +188,7 @@ keys! {
         level Text "log-level" "FILTER" = "info"
             "error, warn, info, debug, trace, or a filter by module such as \"info,relay=debug\".";
         access Text "access-log" "FILE|-" = ""
-            "The access log: Icecast's combined format with the seconds connected at the end. -: standard output. SIGHUP and SIGUSR1 open the file anew.";
+            "The access log: Icecast's combined format with the seconds connected at the end. -: standard output. A file may be moved away: it is opened anew within a second.";
     }
 }
 

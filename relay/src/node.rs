@@ -1,0 +1,92 @@
+//! One node at work: workers, control plane, and the channel from inside if there is one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use relay_driver::Backend;
+use relay_station::House;
+
+use crate::conductor::{Conductor, Settings};
+use crate::local::Local;
+use crate::run::{self, Open};
+
+/// Closing in good order takes at most so long; then whoever is left is cut off.
+pub const CLOSE_MAX: Duration = Duration::from_secs(3);
+
+/// A node at work.
+#[derive(Debug)]
+pub struct Node {
+    open: Open,
+    conductor: Conductor,
+    stop: Arc<AtomicBool>,
+}
+
+impl Node {
+    /// Opens a node.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken, a thread or descriptor cannot be had, or the access log cannot be opened.
+    pub fn open(
+        config: relay_station::Config,
+        listen: SocketAddr,
+        backend: Backend,
+        settings: Settings,
+    ) -> io::Result<Self> {
+        let conductor = Conductor::start(settings)?;
+        let open = match run::open(config, listen, backend, conductor.handover()) {
+            Ok(open) => open,
+            Err(error) => {
+                let _ = conductor.stop();
+                return Err(error);
+            }
+        };
+        conductor.attach(&open);
+        Ok(Self { open, conductor, stop: Arc::default() })
+    }
+
+    /// Plays a channel into it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had.
+    pub fn play(&self, local: Local) -> io::Result<()> {
+        local.play(self.open.house.clone(), self.stop.clone())
+    }
+
+    /// Where it listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.open.listen
+    }
+
+    /// What its workers share.
+    pub fn house(&self) -> &Arc<House> {
+        &self.open.house
+    }
+
+    /// Whether a worker has stopped by itself.
+    pub fn is_broken(&self) -> bool {
+        self.open.is_broken()
+    }
+
+    /// Lets everybody go, in good order where that takes less than [`CLOSE_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// When a worker or the control plane had broken.
+    pub fn close(self) -> io::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (tell, told) = crossbeam::channel::bounded(1);
+        let Self { open, conductor, .. } = self;
+        thread::Builder::new().name("closing".into()).spawn(move || {
+            let result = open.close().and_then(|()| conductor.stop());
+            let _ = tell.send(result);
+        })?;
+        // Whoever is left when time is up goes with the process.
+        told.recv_timeout(CLOSE_MAX).unwrap_or(Ok(()))
+    }
+}
