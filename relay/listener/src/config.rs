@@ -14,8 +14,11 @@ pub struct Config {
     pub burst: u32,
     /// The most that one listener is sent in one turn, in bytes: a laggard's backlog does not hold up the others.
     pub turn_bytes: u32,
-    /// `SO_SNDBUF` in bytes: the kernel's share of a listener that does not read (the kernel doubles it).
+    /// `SO_SNDBUF` in bytes (the kernel doubles it): bounds what is sent and not yet acknowledged.
     pub send_buffer: u32,
+    /// `TCP_NOTSENT_LOWAT` in bytes: bounds what is accepted and not yet sent, which is all that the kernel holds of a
+    /// listener that does not read. What does not fit stays in the ring, which is shared.
+    pub unsent: u32,
     /// A peer that acknowledges nothing for so long is dead (`TCP_USER_TIMEOUT`).
     pub dead_after: Duration,
     /// How long a listener may wait for a mount that has no picture yet.
@@ -33,7 +36,8 @@ impl Default for Config {
             max_per_prefix: 256,
             burst: 64 * 1024,
             turn_bytes: 64 * 1024,
-            send_buffer: 64 * 1024,
+            send_buffer: 128 * 1024,
+            unsent: 32 * 1024,
             dead_after: Duration::from_secs(15),
             patience: Duration::from_secs(10),
             jumps_max: 3,

@@ -326,7 +326,7 @@ impl Station {
         self.outbox.push_back(Output::Bound {
             conn,
             send_buffer: Some(config.send_buffer),
-            unsent: None,
+            unsent: Some(config.unsent),
             user_timeout: Some(config.dead_after),
         });
     }
