@@ -35,7 +35,7 @@ function duration(s) {
   return rest ? rest + ":" + clock : clock;
 }
 
-const KINDS = { mpegts: "MPEG-TS", flv: "FLV", ogg: "Ogg", webm: "WebM", mp4: "MP4", mp3: "MP3", aac: "AAC", other: "other" };
+const KINDS = { mpegts: "MPEG-TS", flv: "FLV", ogg: "Ogg", webm: "WebM", mp4: "MP4", mp3: "MP3", adts: "AAC", other: "other" };
 const STATES = { "on-air": "on the air", idle: "idle", holding: "waiting for its source", fallback: "fallback", ended: "ended" };
 
 function copyButton(text) {

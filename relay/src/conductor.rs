@@ -118,14 +118,18 @@ impl Conductor {
         let (stop_server, server_stopped) = oneshot::channel();
         let (given, gifts) = mpsc::channel(CONNECTIONS_MAX);
         let desk = Arc::new(Desk::new(settings, lines)?);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let scribe = std::thread::Builder::new()
             .name("scribe".into())
             .spawn(move || scribe::write(book, &events, &own_lines, &scribe_stopped))?;
         let of_server = desk.clone();
-        let server = std::thread::Builder::new().name("conductor".into()).spawn(move || {
-            runtime.block_on(serve::serve(of_server, gifts, stage, server_stopped));
-        })?;
+        let server = std::thread::Builder::new()
+            .name("conductor".into())
+            .spawn(move || {
+                runtime.block_on(serve::serve(of_server, gifts, stage, server_stopped));
+            })?;
         Ok(Conductor {
             desk,
             given,
@@ -151,9 +155,16 @@ impl Conductor {
 
     /// Tells it whom it serves. Only the first relay counts.
     pub fn attach(&self, open: &Open) {
-        let mut attach = self.attach_server.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut attach = self
+            .attach_server
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(attach) = attach.take() else { return };
-        let stage = Stage { house: open.house.clone(), drivers: open.drivers.clone(), listen: open.listen };
+        let stage = Stage {
+            house: open.house.clone(),
+            drivers: open.drivers.clone(),
+            listen: open.listen,
+        };
         // Either thread may have ended if it panicked: `stop` will say so.
         let _ = attach.send(Arc::new(stage));
         let _ = self.attach_scribe.try_send(open.events.clone());
@@ -169,6 +180,8 @@ impl Conductor {
         let served = self.server.join();
         let _ = self.stop_scribe.try_send(());
         let wrote = self.scribe.join();
-        served.and(wrote).map_err(|_| io::Error::other("the control plane broke"))
+        served
+            .and(wrote)
+            .map_err(|_| io::Error::other("the control plane broke"))
     }
 }

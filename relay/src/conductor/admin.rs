@@ -61,11 +61,20 @@ fn bad(why: &str) -> Response {
 /// What a call has done.
 fn done(message: &str, ok: bool) -> Response {
     let message = escape_xml(message);
-    xml(&format!("<iceresponse><message>{message}</message><return>{}</return></iceresponse>", u8::from(ok)))
+    xml(&format!(
+        "<iceresponse><message>{message}</message><return>{}</return></iceresponse>",
+        u8::from(ok)
+    ))
 }
 
-pub(super) async fn call(State(desk): State<Arc<Desk>>, Path(name): Path<String>, request: Request) -> Response {
-    let Some(call) = Call::named(&name) else { return bad("Unknown admin request") };
+pub(super) async fn call(
+    State(desk): State<Arc<Desk>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let Some(call) = Call::named(&name) else {
+        return bad("Unknown admin request");
+    };
     // HEAD promises to change nothing (RFC 9110, 9.2.1); GET does too, but Icecast's clients know nothing else.
     let fits = match *request.method() {
         Method::GET | Method::POST => true,
@@ -73,7 +82,10 @@ pub(super) async fn call(State(desk): State<Arc<Desk>>, Path(name): Path<String>
         _ => false,
     };
     if !fits {
-        let refused = text(StatusCode::METHOD_NOT_ALLOWED, "This call answers GET and POST.\n");
+        let refused = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This call answers GET and POST.\n",
+        );
         return with(refused, header::ALLOW, "GET, POST");
     }
     if call.changes()
@@ -81,9 +93,15 @@ pub(super) async fn call(State(desk): State<Arc<Desk>>, Path(name): Path<String>
     {
         return refused;
     }
-    let asked = Asked { query: request.uri().query().unwrap_or_default() };
+    let asked = Asked {
+        query: request.uri().query().unwrap_or_default(),
+    };
     let mount = asked.get("mount");
-    let titled = if call == Call::Metadata { mount.as_deref() } else { None };
+    let titled = if call == Call::Metadata {
+        mount.as_deref()
+    } else {
+        None
+    };
     let who = match guard::admit(&desk, &request, titled) {
         Ok(who) => who,
         Err(refused) => return *refused,
@@ -121,10 +139,17 @@ impl Asked<'_> {
     /// A parameter in the encoding that `charset` names: UTF-8 where it is valid, else Latin-1, unless it says Latin-1.
     fn worded(&self, key: &str) -> Option<String> {
         let charset = self.get("charset").unwrap_or_default().to_ascii_lowercase();
-        if !matches!(charset.as_str(), "iso-8859-1" | "iso8859-1" | "latin1" | "latin-1") {
+        if !matches!(
+            charset.as_str(),
+            "iso-8859-1" | "iso8859-1" | "latin1" | "latin-1"
+        ) {
             return self.get(key);
         }
-        let (_, raw) = self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key)?;
+        let (_, raw) = self
+            .query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(name, _)| *name == key)?;
         let spaced = raw.replace('+', " ");
         Some(percent_decode(spaced.as_bytes()).map(char::from).collect())
     }
@@ -166,7 +191,11 @@ fn stats(desk: &Desk, mount: Option<&str>) -> Response {
 fn source_stats(out: &mut String, desk: &Desk, channel: &Channel) {
     let (about, view) = (channel.about(), ChannelView::of(channel));
     let _ = write!(out, "<source mount=\"{}\">", escape_xml(&channel.mount));
-    for (name, key) in [("audio_info", "audio-info"), ("bitrate", "br"), ("genre", "genre")] {
+    for (name, key) in [
+        ("audio_info", "audio-info"),
+        ("bitrate", "br"),
+        ("genre", "genre"),
+    ] {
         if let Some(value) = property(&about, key) {
             element(out, name, value);
         }
@@ -185,7 +214,11 @@ fn source_stats(out: &mut String, desk: &Desk, channel: &Channel) {
             element(out, name, value);
         }
     }
-    element(out, "server_type", view.content_type.as_deref().unwrap_or("application/octet-stream"));
+    element(
+        out,
+        "server_type",
+        view.content_type.as_deref().unwrap_or("application/octet-stream"),
+    );
     element(out, "source_ip", address(&about.from));
     element(out, "stream_start", ice_date(about.since_s));
     element(out, "stream_start_iso8601", iso_date(about.since_s));
@@ -244,9 +277,16 @@ fn metadata(desk: &Desk, channel: &Channel, who: Who, request: &Request, asked: 
         return bad("Source does not exist");
     }
     if who == Who::Source && !is_its_source(channel, request) {
-        return error_page(StatusCode::FORBIDDEN, "A source may set the title from its own address only");
+        return error_page(
+            StatusCode::FORBIDDEN,
+            "A source may set the title from its own address only",
+        );
     }
-    let title = match (asked.worded("song"), asked.worded("artist"), asked.worded("title")) {
+    let title = match (
+        asked.worded("song"),
+        asked.worded("artist"),
+        asked.worded("title"),
+    ) {
         (Some(song), _, _) => song,
         (None, Some(artist), Some(title)) => format!("{artist} - {title}"),
         (None, None, Some(title)) => title,
@@ -266,7 +306,9 @@ fn metadata(desk: &Desk, channel: &Channel, who: Who, request: &Request, asked: 
 
 /// Whether a request comes from where the channel's source is.
 fn is_its_source(channel: &Channel, request: &Request) -> bool {
-    let Some(Peer(peer)) = request.extensions().get::<Peer>() else { return false };
+    let Some(Peer(peer)) = request.extensions().get::<Peer>() else {
+        return false;
+    };
     let source = channel.about().from.parse::<std::net::SocketAddr>();
     source.is_ok_and(|source| source.ip().to_canonical() == peer.ip().to_canonical())
 }
@@ -274,15 +316,26 @@ fn is_its_source(channel: &Channel, request: &Request) -> bool {
 /// A title without control characters, at most [`TITLE_MAX`] bytes.
 fn clean(title: &str) -> String {
     let title = &title[..title.floor_char_boundary(TITLE_MAX)];
-    let words: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words: String = title
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     // A control character beyond ASCII has two bytes, a space one: it cannot have grown.
     words.trim().to_owned()
 }
 
 async fn kill_client(desk: &Desk, channel: &Channel, asked: &Asked<'_>) -> Response {
-    let Some(text) = asked.get("id") else { return bad("Missing parameter") };
-    let Ok(id) = text.parse::<u64>() else { return bad("The id of a client is a number") };
-    let here = desk.listeners(Some(&channel.mount)).await.iter().any(|listener| listener.id == id);
+    let Some(text) = asked.get("id") else {
+        return bad("Missing parameter");
+    };
+    let Ok(id) = text.parse::<u64>() else {
+        return bad("The id of a client is a number");
+    };
+    let here = desk
+        .listeners(Some(&channel.mount))
+        .await
+        .iter()
+        .any(|listener| listener.id == id);
     if here && desk.kill(id).await {
         return done(&format!("Client {id} removed"), true);
     }
@@ -290,14 +343,25 @@ async fn kill_client(desk: &Desk, channel: &Channel, asked: &Asked<'_>) -> Respo
 }
 
 async fn move_clients(desk: &Desk, channel: &Channel, asked: &Asked<'_>) -> Response {
-    let Some(to) = asked.get("destination") else { return bad("Missing parameter") };
-    let to = desk.house().directory.get(&to).filter(|to| !matches!(to.state(), OnAir::Idle | OnAir::Ended));
-    let Some(to) = to else { return bad("No such destination") };
+    let Some(to) = asked.get("destination") else {
+        return bad("Missing parameter");
+    };
+    let to = desk
+        .house()
+        .directory
+        .get(&to)
+        .filter(|to| !matches!(to.state(), OnAir::Idle | OnAir::Ended));
+    let Some(to) = to else {
+        return bad("No such destination");
+    };
     if to.mount == channel.mount {
         return bad("supplied mountpoints are identical");
     }
     desk.move_clients(&channel.mount, &to.mount).await;
-    done(&format!("Clients moved from {} to {}", channel.mount, to.mount), true)
+    done(
+        &format!("Clients moved from {} to {}", channel.mount, to.mount),
+        true,
+    )
 }
 
 fn kill_source(channel: &Channel) -> Response {
@@ -325,7 +389,10 @@ mod tests {
         let asked = |query| Asked { query };
         assert_eq!(asked("song=%C3%A9+b").worded("song").unwrap(), "é b");
         assert_eq!(asked("song=%E9").worded("song").unwrap(), "é");
-        assert_eq!(asked("song=%C3%A9&charset=ISO-8859-1").worded("song").unwrap(), "Ã©");
+        assert_eq!(
+            asked("song=%C3%A9&charset=ISO-8859-1").worded("song").unwrap(),
+            "Ã©"
+        );
         assert_eq!(asked("song=").worded("song"), None);
     }
 }

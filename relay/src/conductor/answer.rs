@@ -10,7 +10,9 @@ use serde::Serialize;
 pub(super) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -34,7 +36,11 @@ pub(super) fn problem(status: StatusCode, why: &str) -> Response {
 
 /// XML, as `/admin` answers it.
 pub(super) fn xml(body: &str) -> Response {
-    typed(StatusCode::OK, "text/xml; charset=utf-8", format!("<?xml version=\"1.0\"?>\n{body}\n"))
+    typed(
+        StatusCode::OK,
+        "text/xml; charset=utf-8",
+        format!("<?xml version=\"1.0\"?>\n{body}\n"),
+    )
 }
 
 /// `text` for XML, in elements and quoted attributes: as for HTML, and without the two code points that XML 1.0 forbids.

@@ -43,22 +43,42 @@ struct Health {
 impl Health {
     async fn of(desk: &Desk) -> Health {
         let (workers, draining) = (desk.pulse().await, desk.house().is_draining());
-        let stuck: Vec<String> =
-            workers.iter().enumerate().filter(|(_, turns)| !**turns).map(|(n, _)| n.to_string()).collect();
+        let stuck: Vec<String> = workers
+            .iter()
+            .enumerate()
+            .filter(|(_, turns)| !**turns)
+            .map(|(n, _)| n.to_string())
+            .collect();
         let reason = if draining {
             Some("draining: no new listener is taken".to_owned())
         } else if !stuck.is_empty() {
-            Some(format!("no sign of life within a second from worker {}", stuck.join(", ")))
+            Some(format!(
+                "no sign of life within a second from worker {}",
+                stuck.join(", ")
+            ))
         } else {
             None
         };
-        Health { ready: reason.is_none(), reason, draining, workers, uptime_s: desk.uptime_s() }
+        Health {
+            ready: reason.is_none(),
+            reason,
+            draining,
+            workers,
+            uptime_s: desk.uptime_s(),
+        }
     }
 }
 
 pub(super) async fn health(State(desk): State<Arc<Desk>>) -> Response {
     let health = Health::of(&desk).await;
-    json(if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &health)
+    json(
+        if health.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        &health,
+    )
 }
 
 #[derive(Debug, Serialize)]
@@ -102,36 +122,48 @@ struct Upstream<'a> {
 impl<'a> From<&'a UpstreamSpec> for Upstream<'a> {
     fn from(spec: &'a UpstreamSpec) -> Self {
         let kind = if spec.plain_url.is_some() { "pull" } else { "link" };
-        Self { host: &spec.host, port: spec.port, mount: spec.mount.as_deref(), kind }
+        Self {
+            host: &spec.host,
+            port: spec.port,
+            mount: spec.mount.as_deref(),
+            kind,
+        }
     }
 }
 
 pub(super) async fn node(State(desk): State<Arc<Desk>>) -> Response {
     let (house, settings) = (desk.house(), &desk.settings);
     let config = &house.config;
-    json(StatusCode::OK, &Node {
-        id: &config.node_id,
-        software: &config.software,
-        version: settings.version,
-        backend: &settings.backend,
-        workers: config.workers,
-        started: desk.started_s(),
-        now: unix_s(),
-        uptime_s: desk.uptime_s(),
-        hostname: &settings.hostname,
-        port: desk.stage().listen.port(),
-        draining: house.is_draining(),
-        listeners: house.admission().listeners(),
-        listeners_max: config.listener.max,
-        connections: house.admission().connections(),
-        connections_max: config.connections_max,
-        channels: house.directory.all().len(),
-        channels_max: config.channels_max,
-        links: desk.total("links"),
-        max_batch_delay_ms: config.max_batch_delay.as_millis(),
-        upstreams: config.upstreams.iter().map(Upstream::from).collect(),
-        totals: CATALOGUE.iter().map(|entry| entry.name).zip(house.totals()).collect(),
-    })
+    json(
+        StatusCode::OK,
+        &Node {
+            id: &config.node_id,
+            software: &config.software,
+            version: settings.version,
+            backend: &settings.backend,
+            workers: config.workers,
+            started: desk.started_s(),
+            now: unix_s(),
+            uptime_s: desk.uptime_s(),
+            hostname: &settings.hostname,
+            port: desk.stage().listen.port(),
+            draining: house.is_draining(),
+            listeners: house.admission().listeners(),
+            listeners_max: config.listener.max,
+            connections: house.admission().connections(),
+            connections_max: config.connections_max,
+            channels: house.directory.all().len(),
+            channels_max: config.channels_max,
+            links: desk.total("links"),
+            max_batch_delay_ms: config.max_batch_delay.as_millis(),
+            upstreams: config.upstreams.iter().map(Upstream::from).collect(),
+            totals: CATALOGUE
+                .iter()
+                .map(|entry| entry.name)
+                .zip(house.totals())
+                .collect(),
+        },
+    )
 }
 
 #[derive(Debug, Serialize)]
@@ -145,7 +177,14 @@ struct Channels {
 pub(super) async fn channels(State(desk): State<Arc<Desk>>) -> Response {
     let house = desk.house();
     let channels = all(&house.directory.all());
-    json(StatusCode::OK, &Channels { node: house.config.node_id.clone(), now: unix_s(), channels })
+    json(
+        StatusCode::OK,
+        &Channels {
+            node: house.config.node_id.clone(),
+            now: unix_s(),
+            channels,
+        },
+    )
 }
 
 pub(super) async fn channel(State(desk): State<Arc<Desk>>, Path(mount): Path<String>) -> Response {
@@ -166,8 +205,16 @@ pub(super) async fn listeners(State(desk): State<Arc<Desk>>, request: Request) -
         Ok(who) => who,
         Err(refused) => return *refused,
     };
-    let mount = request.uri().query().and_then(|query| query_param(query, "mount"));
-    let listeners = desk.listeners(mount.as_deref()).await.into_iter().map(ListenerView::from).collect();
+    let mount = request
+        .uri()
+        .query()
+        .and_then(|query| query_param(query, "mount"));
+    let listeners = desk
+        .listeners(mount.as_deref())
+        .await
+        .into_iter()
+        .map(ListenerView::from)
+        .collect();
     let mut answer = json(StatusCode::OK, &Listeners { listeners });
     answer.extensions_mut().insert(User(who.name()));
     answer

@@ -15,7 +15,12 @@ const PULSE_GOOD_FOR: Duration = Duration::from_secs(1);
 impl Desk {
     /// The listeners of a mount (None: all), by id. A worker that does not answer is left out, and counted.
     pub(super) async fn listeners(&self, mount: Option<&str>) -> Vec<ListenerInfo> {
-        let answers = self.ask(|reply| Order::List { mount: mount.map(str::to_owned), reply }).await;
+        let answers = self
+            .ask(|reply| Order::List {
+                mount: mount.map(str::to_owned),
+                reply,
+            })
+            .await;
         let mut all: Vec<ListenerInfo> = answers.into_iter().flatten().flatten().collect();
         all.sort_by_key(|listener| listener.id);
         all
@@ -29,7 +34,11 @@ impl Desk {
 
     /// Moves the listeners of a mount to another. How many.
     pub(super) async fn move_clients(&self, from: &str, to: &str) -> usize {
-        let order = |reply| Order::Move { from: from.to_owned(), to: to.to_owned(), reply };
+        let order = |reply| Order::Move {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            reply,
+        };
         self.ask(order).await.into_iter().flatten().flatten().sum()
     }
 
@@ -41,8 +50,17 @@ impl Desk {
         {
             return turning.clone();
         }
-        let order = |reply| Order::Move { from: String::new(), to: String::new(), reply };
-        let turning: Vec<bool> = self.ask(order).await.into_iter().map(|answer| answer.is_some()).collect();
+        let order = |reply| Order::Move {
+            from: String::new(),
+            to: String::new(),
+            reply,
+        };
+        let turning: Vec<bool> = self
+            .ask(order)
+            .await
+            .into_iter()
+            .map(|answer| answer.is_some())
+            .collect();
         *known = Some((Instant::now(), turning.clone()));
         turning
     }
@@ -55,7 +73,11 @@ impl Desk {
             .map(|worker| {
                 // Unbounded, but it holds at most an answer per listener, and those are limited.
                 let (reply, answers) = unbounded();
-                house.mailbox(worker).post(order(reply)).is_ok().then_some(answers)
+                house
+                    .mailbox(worker)
+                    .post(order(reply))
+                    .is_ok()
+                    .then_some(answers)
             })
             .collect();
         let mut all = Vec::with_capacity(posted.len());

@@ -65,7 +65,9 @@ impl Desk {
     ///
     /// Before it is attached: no connection is looked at before that.
     pub(super) fn stage(&self) -> &Stage {
-        self.stage.get().expect("connections are served once a relay is attached")
+        self.stage
+            .get()
+            .expect("connections are served once a relay is attached")
     }
 
     /// The relay's house.
@@ -76,7 +78,8 @@ impl Desk {
     /// One number of the catalogue, over all workers; 0 for a name that is not in it.
     pub(super) fn total(&self, name: &str) -> u64 {
         let at = CATALOGUE.iter().position(|entry| entry.name == name);
-        at.and_then(|at| self.house().totals().get(at).copied()).unwrap_or(0)
+        at.and_then(|at| self.house().totals().get(at).copied())
+            .unwrap_or(0)
     }
 
     /// A line for the access log; counted when the scribe does not keep up.
@@ -88,13 +91,19 @@ impl Desk {
 
     /// How long an address may not try a password any more.
     pub(super) fn refused(&self, ip: IpAddr) -> Option<Duration> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).refused(ip, self.now())
+        self.throttle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .refused(ip, self.now())
     }
 
     /// An address tried a wrong one.
     pub(super) fn failed(&self, ip: IpAddr) {
         self.tallies.auth_failures.up();
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).failed(ip, self.now());
+        self.throttle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .failed(ip, self.now());
     }
 
     /// Whether a mount that exists may be given another title now.
@@ -109,7 +118,10 @@ impl Desk {
     }
 
     fn now(&self) -> Now {
-        Now::new(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX), unix_us())
+        Now::new(
+            u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            unix_us(),
+        )
     }
 
     /// Seconds since the relay was started.
@@ -119,7 +131,11 @@ impl Desk {
 
     /// When that was, in Unix seconds.
     pub(super) fn started_s(&self) -> u64 {
-        self.settings.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+        self.settings
+            .started
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
     }
 }
 

@@ -29,19 +29,34 @@ impl Who {
 
 /// Lets in the user `admin`; with a mount, also the user `source` with that mount's password, as Icecast does for titles.
 pub(super) fn admit(desk: &Desk, request: &Request, titled: Option<&str>) -> Result<Who, Box<Response>> {
-    let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip()).ok_or_else(|| Box::new(unknown()))?;
+    let ip = request
+        .extensions()
+        .get::<Peer>()
+        .map(|peer| peer.0.ip())
+        .ok_or_else(|| Box::new(unknown()))?;
     if let Some(left) = desk.refused(ip) {
         desk.tallies.auth_throttled.up();
-        let refused = text(StatusCode::TOO_MANY_REQUESTS, "Too many wrong passwords from this address.\n");
-        return Err(Box::new(with(refused, header::RETRY_AFTER, &(left.as_secs() + 1).to_string())));
+        let refused = text(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many wrong passwords from this address.\n",
+        );
+        return Err(Box::new(with(
+            refused,
+            header::RETRY_AFTER,
+            &(left.as_secs() + 1).to_string(),
+        )));
     }
     let source_password = titled.and_then(|mount| desk.house().config.source_at(mount).password.as_ref());
     let admin_password = desk.settings.admin_password.as_ref();
     let given = credentials(request.headers());
-    if admin_password.is_none() && (source_password.is_none() || given.as_ref().is_some_and(|(u, _)| u == "admin")) {
+    if admin_password.is_none()
+        && (source_password.is_none() || given.as_ref().is_some_and(|(u, _)| u == "admin"))
+    {
         return Err(Box::new(no_password()));
     }
-    let Some((user, password)) = given else { return Err(Box::new(unknown())) };
+    let Some((user, password)) = given else {
+        return Err(Box::new(unknown()));
+    };
     let (who, expected) = match user.as_str() {
         "admin" => (Who::Admin, admin_password),
         "source" => (Who::Source, source_password),
@@ -62,12 +77,20 @@ fn no_password() -> Response {
 
 fn unknown() -> Response {
     let refused = text(StatusCode::UNAUTHORIZED, "You need to authenticate\n");
-    with(refused, header::WWW_AUTHENTICATE, "Basic realm=\"Totality\", charset=\"UTF-8\"")
+    with(
+        refused,
+        header::WWW_AUTHENTICATE,
+        "Basic realm=\"Totality\", charset=\"UTF-8\"",
+    )
 }
 
 /// User and password of an `Authorization` field (RFC 7617).
 fn credentials(fields: &HeaderMap) -> Option<(String, String)> {
-    let (scheme, token) = fields.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, token) = fields
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
@@ -82,7 +105,10 @@ pub(super) fn refuse_strangers(desk: &Desk, fields: &HeaderMap) -> Option<Respon
     let host = fields.get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
     if is_cross_site(fields, host) {
         desk.tallies.cross_site.up();
-        return Some(error_page(StatusCode::FORBIDDEN, "Another site's page made this request; it is refused."));
+        return Some(error_page(
+            StatusCode::FORBIDDEN,
+            "Another site's page made this request; it is refused.",
+        ));
     }
     if host.is_some_and(|host| !is_ours(host, &desk.settings.hostname)) {
         desk.tallies.cross_site.up();
@@ -102,8 +128,14 @@ fn is_cross_site(fields: &HeaderMap, host: Option<&str>) -> bool {
     if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
         return true;
     }
-    let Some(origin) = fields.get(header::ORIGIN) else { return false };
-    let authority = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, authority)| authority);
+    let Some(origin) = fields.get(header::ORIGIN) else {
+        return false;
+    };
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|o| o.split_once("://"))
+        .map(|(_, authority)| authority);
     authority.is_none() || authority != host
 }
 
@@ -145,10 +177,29 @@ mod tests {
 
     #[test]
     fn only_our_own_names_are_ours() {
-        for ours in ["127.0.0.1", "127.0.0.1:8000", "[::1]:8000", "[::1]", "localhost:8000", "LOCALHOST", "radio.example:80", "radio.example."] {
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "[::1]",
+            "localhost:8000",
+            "LOCALHOST",
+            "radio.example:80",
+            "radio.example.",
+        ] {
             assert!(is_ours(ours, "radio.example"), "{ours}");
         }
-        for other in ["evil.example", "evil.example:8000", "localhost.evil.example", "", "127.0.0.1.evil", "a@127.0.0.1", "::1", "h:99999", "[::1"] {
+        for other in [
+            "evil.example",
+            "evil.example:8000",
+            "localhost.evil.example",
+            "",
+            "127.0.0.1.evil",
+            "a@127.0.0.1",
+            "::1",
+            "h:99999",
+            "[::1",
+        ] {
             assert!(!is_ours(other, "radio.example"), "{other}");
         }
     }
@@ -156,13 +207,24 @@ mod tests {
     #[test]
     fn another_sites_page_is_recognised() {
         let fields = |pairs: &[(&'static str, &'static str)]| {
-            pairs.iter().map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap())).collect::<HeaderMap>()
+            pairs
+                .iter()
+                .map(|(n, v)| (n.parse::<header::HeaderName>().unwrap(), v.parse().unwrap()))
+                .collect::<HeaderMap>()
         };
         let host = Some("127.0.0.1:8000");
         assert!(!is_cross_site(&fields(&[]), host));
-        assert!(!is_cross_site(&fields(&[("origin", "http://127.0.0.1:8000")]), host));
+        assert!(!is_cross_site(
+            &fields(&[("origin", "http://127.0.0.1:8000")]),
+            host
+        ));
         assert!(!is_cross_site(&fields(&[("sec-fetch-site", "none")]), host));
-        for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site")] {
+        for (name, value) in [
+            ("origin", "http://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
             assert!(is_cross_site(&fields(&[(name, value)]), host), "{name}: {value}");
         }
     }

@@ -77,14 +77,24 @@ pub(super) fn ice_date(unix_s: u64) -> String {
 
 /// Where a mount is heard, by the configured name.
 pub(super) fn listen_url(desk: &Desk, mount: &str) -> String {
-    format!("http://{}:{}{}", desk.settings.hostname, desk.stage().listen.port(), href(mount))
+    format!(
+        "http://{}:{}{}",
+        desk.settings.hostname,
+        desk.stage().listen.port(),
+        href(mount)
+    )
 }
 
 /// The channels that Icecast would count as sources: those that are, or just were, on the air.
 pub(super) fn sources(desk: &Desk, mount: Option<&str>) -> Vec<Arc<Channel>> {
     let heard = |channel: &Arc<Channel>| !matches!(channel.state(), OnAir::Idle | OnAir::Ended);
     let asked = |channel: &Arc<Channel>| mount.is_none_or(|mount| channel.mount == mount);
-    desk.house().directory.all().into_iter().filter(|c| asked(c) && heard(c)).collect()
+    desk.house()
+        .directory
+        .all()
+        .into_iter()
+        .filter(|c| asked(c) && heard(c))
+        .collect()
 }
 
 fn source(desk: &Desk, channel: &Channel) -> Source {
@@ -99,7 +109,10 @@ fn source(desk: &Desk, channel: &Channel) -> Source {
         listenurl: listen_url(desk, &channel.mount),
         server_description: text("description", "Unspecified description"),
         server_name: text("name", "Unspecified name"),
-        server_type: view.content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned()),
+        server_type: view
+            .content_type
+            .clone()
+            .unwrap_or_else(|| "application/octet-stream".to_owned()),
         server_url: property(&about, "url"),
         stream_start: ice_date(about.since_s),
         stream_start_iso8601: iso_date(about.since_s),
@@ -115,7 +128,11 @@ pub(super) fn title(about: &About) -> Option<String> {
 
 /// The mount that a request is about.
 pub(super) fn asked_mount(request: &Request) -> Option<String> {
-    request.uri().query().and_then(|query| query_param(query, "mount")).filter(|mount| !mount.is_empty())
+    request
+        .uri()
+        .query()
+        .and_then(|query| query_param(query, "mount"))
+        .filter(|mount| !mount.is_empty())
 }
 
 pub(super) async fn status_json(State(desk): State<Arc<Desk>>, request: Request) -> Response {
@@ -127,18 +144,21 @@ pub(super) async fn status_json(State(desk): State<Arc<Desk>>, request: Request)
         _ => Sources::Many(all),
     };
     let (settings, started) = (&desk.settings, desk.started_s());
-    json(StatusCode::OK, &Status {
-        icestats: IceStats {
-            admin: settings.contact.clone(),
-            host: settings.hostname.clone(),
-            location: settings.location.clone(),
-            server_id: desk.house().config.software.clone(),
-            server_start: ice_date(started),
-            server_start_iso8601: iso_date(started),
-            source,
-            dummy: (),
+    json(
+        StatusCode::OK,
+        &Status {
+            icestats: IceStats {
+                admin: settings.contact.clone(),
+                host: settings.hostname.clone(),
+                location: settings.location.clone(),
+                server_id: desk.house().config.software.clone(),
+                server_start: ice_date(started),
+                server_start_iso8601: iso_date(started),
+                source,
+                dummy: (),
+            },
         },
-    })
+    )
 }
 
 pub(super) async fn status_html(State(desk): State<Arc<Desk>>, request: Request) -> Response {
@@ -158,7 +178,8 @@ pub(super) async fn status_html(State(desk): State<Arc<Desk>>, request: Request)
             escape_html(s.title.as_deref().unwrap_or("")),
         ));
     }
-    let heads = "<tr><th>Mount</th><th>Name</th><th>Type</th><th>Listeners</th><th>Peak</th><th>Title</th></tr>";
+    let heads =
+        "<tr><th>Mount</th><th>Name</th><th>Type</th><th>Listeners</th><th>Peak</th><th>Title</th></tr>";
     html("Status", &format!("<table>{heads}\n{rows}</table>"))
 }
 

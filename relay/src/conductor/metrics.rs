@@ -32,7 +32,12 @@ impl Text {
     fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.0.push_str(name);
         for (n, (label, text)) in labels.iter().enumerate() {
-            let _ = write!(self.0, "{}{label}=\"{}\"", if n == 0 { '{' } else { ',' }, escape_label(text));
+            let _ = write!(
+                self.0,
+                "{}{label}=\"{}\"",
+                if n == 0 { '{' } else { ',' },
+                escape_label(text)
+            );
         }
         if !labels.is_empty() {
             self.0.push('}');
@@ -79,19 +84,54 @@ pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 fn about(text: &mut Text, desk: &Desk) {
     let (house, settings) = (desk.house(), &desk.settings);
     let config = &house.config;
-    let labels =
-        [("version", settings.version), ("backend", settings.backend.as_str()), ("node", config.node_id.as_str())];
+    let labels = [
+        ("version", settings.version),
+        ("backend", settings.backend.as_str()),
+        ("node", config.node_id.as_str()),
+    ];
     text.head("totality_build_info", "What runs here; always 1.", "gauge");
     text.value("totality_build_info", &labels, 1);
     let limits = [
-        ("uptime_seconds", "Seconds since the relay was started.", desk.uptime_s()),
-        ("draining", "Whether no new listener is taken (1) or all are (0).", u64::from(house.is_draining())),
-        ("workers", "Workers that share the channels.", config.workers as u64),
-        ("channels", "Channels that are known, on the air or not.", house.directory.all().len() as u64),
-        ("channels_limit", "Channels that there may be.", config.channels_max as u64),
-        ("connections_limit", "Connections that there may be.", config.connections_max as u64),
-        ("listeners_limit", "Listeners that there may be.", config.listener.max as u64),
-        ("memory_limit_bytes", "What the limits on memory add up to.", config.budget().total()),
+        (
+            "uptime_seconds",
+            "Seconds since the relay was started.",
+            desk.uptime_s(),
+        ),
+        (
+            "draining",
+            "Whether no new listener is taken (1) or all are (0).",
+            u64::from(house.is_draining()),
+        ),
+        (
+            "workers",
+            "Workers that share the channels.",
+            config.workers as u64,
+        ),
+        (
+            "channels",
+            "Channels that are known, on the air or not.",
+            house.directory.all().len() as u64,
+        ),
+        (
+            "channels_limit",
+            "Channels that there may be.",
+            config.channels_max as u64,
+        ),
+        (
+            "connections_limit",
+            "Connections that there may be.",
+            config.connections_max as u64,
+        ),
+        (
+            "listeners_limit",
+            "Listeners that there may be.",
+            config.listener.max as u64,
+        ),
+        (
+            "memory_limit_bytes",
+            "What the limits on memory add up to.",
+            config.budget().total(),
+        ),
     ];
     for (name, help, value) in limits {
         text.one(&format!("totality_{name}"), help, "gauge", value);
@@ -100,7 +140,9 @@ fn about(text: &mut Text, desk: &Desk) {
 
 fn workers(text: &mut Text, desk: &Desk) {
     let house = desk.house();
-    let values: Vec<Vec<u64>> = (0..house.config.workers).map(|worker| house.counters(worker).values()).collect();
+    let values: Vec<Vec<u64>> = (0..house.config.workers)
+        .map(|worker| house.counters(worker).values())
+        .collect();
     for (n, entry) in CATALOGUE.iter().enumerate() {
         let name = format!("totality_{}", entry.name);
         text.head(&name, entry.help, if entry.gauge { "gauge" } else { "counter" });
@@ -127,16 +169,42 @@ fn drivers(text: &mut Text, desk: &Desk) {
 type Column = (&'static str, &'static str, &'static str, fn(&ChannelView) -> u64);
 
 const COLUMNS: [Column; 6] = [
-    ("totality_channel_on_air", "Whether the channel is fed now (1) or not (0).", "gauge", |c| {
-        u64::from(c.state == "on-air")
-    }),
-    ("totality_channel_listeners", "Listeners of the channel.", "gauge", |c| c.listeners as u64),
-    ("totality_channel_listeners_peak", "Most listeners of the channel at once.", "gauge", |c| {
-        c.listeners_peak as u64
-    }),
-    ("totality_channel_bits_per_second", "The channel's bit rate, over the last seconds.", "gauge", |c| c.bitrate),
-    ("totality_channel_bytes_in", "Stream bytes of the channel received.", "counter", |c| c.bytes_in),
-    ("totality_channel_bytes_out", "Stream bytes of the channel sent.", "counter", |c| c.bytes_out),
+    (
+        "totality_channel_on_air",
+        "Whether the channel is fed now (1) or not (0).",
+        "gauge",
+        |c| u64::from(c.state == "on-air"),
+    ),
+    (
+        "totality_channel_listeners",
+        "Listeners of the channel.",
+        "gauge",
+        |c| c.listeners as u64,
+    ),
+    (
+        "totality_channel_listeners_peak",
+        "Most listeners of the channel at once.",
+        "gauge",
+        |c| c.listeners_peak as u64,
+    ),
+    (
+        "totality_channel_bits_per_second",
+        "The channel's bit rate, over the last seconds.",
+        "gauge",
+        |c| c.bitrate,
+    ),
+    (
+        "totality_channel_bytes_in",
+        "Stream bytes of the channel received.",
+        "counter",
+        |c| c.bytes_in,
+    ),
+    (
+        "totality_channel_bytes_out",
+        "Stream bytes of the channel sent.",
+        "counter",
+        |c| c.bytes_out,
+    ),
 ];
 
 fn channels(text: &mut Text, views: &[ChannelView]) {
@@ -155,27 +223,58 @@ fn channels(text: &mut Text, views: &[ChannelView]) {
 /// What the kernel says of the process, under the names that Prometheus' own libraries use.
 fn process(text: &mut Text, desk: &Desk) {
     let started = desk.started_s();
-    text.one("process_start_time_seconds", "Unix time at which the process began.", "gauge", started);
+    text.one(
+        "process_start_time_seconds",
+        "Unix time at which the process began.",
+        "gauge",
+        started,
+    );
     if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
         // One of them is the directory that is being read.
-        text.one("process_open_fds", "Open file descriptors.", "gauge", fds.count().saturating_sub(1));
+        text.one(
+            "process_open_fds",
+            "Open file descriptors.",
+            "gauge",
+            fds.count().saturating_sub(1),
+        );
     }
     if let Ok((soft, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
-        text.one("process_max_fds", "File descriptors that there may be.", "gauge", soft);
+        text.one(
+            "process_max_fds",
+            "File descriptors that there may be.",
+            "gauge",
+            soft,
+        );
     }
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
         let field = |name: &str| -> Option<u64> {
-            status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
         };
         if let Some(kib) = field("VmRSS:") {
-            text.one("process_resident_memory_bytes", "Memory in use.", "gauge", kib * 1024);
+            text.one(
+                "process_resident_memory_bytes",
+                "Memory in use.",
+                "gauge",
+                kib * 1024,
+            );
         }
         if let Some(threads) = field("Threads:") {
             text.one("process_threads", "Threads.", "gauge", threads);
         }
     }
     if let Some(seconds) = cpu_seconds() {
-        text.one("process_cpu_seconds_total", "User and system time spent.", "counter", seconds);
+        text.one(
+            "process_cpu_seconds_total",
+            "User and system time spent.",
+            "counter",
+            seconds,
+        );
     }
 }
 

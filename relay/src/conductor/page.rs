@@ -39,19 +39,28 @@ pub(super) async fn favicon() -> Response {
 }
 
 fn not_found() -> Response {
-    text(StatusCode::NOT_FOUND, "There is nothing here. The page at / lists the channels.\n")
+    text(
+        StatusCode::NOT_FOUND,
+        "There is nothing here. The page at / lists the channels.\n",
+    )
 }
 
 /// Playlists, and paths that nobody has.
 pub(super) async fn other(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let refused = text(StatusCode::METHOD_NOT_ALLOWED, "This path answers GET and HEAD.\n");
+        let refused = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This path answers GET and HEAD.\n",
+        );
         return with(refused, header::ALLOW, "GET, HEAD");
     }
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
     match path.strip_suffix(".m3u") {
         Some(mount) => playlist(&desk, mount, sane_host(request.headers())),
-        None if path.starts_with("/api/") => problem(StatusCode::NOT_FOUND, "there is no such call; see relay/openapi.yaml"),
+        None if path.starts_with("/api/") => problem(
+            StatusCode::NOT_FOUND,
+            "there is no such call; see relay/openapi.yaml",
+        ),
         None => not_found(),
     }
 }
@@ -62,7 +71,10 @@ fn playlist(desk: &Desk, mount: &str, host: Option<&str>) -> Response {
     let channel = house.directory.get(mount);
     let may_come = house.config.on_demand && !house.config.upstreams.is_empty();
     if mount.is_empty() || (channel.is_none() && !may_come) {
-        return text(StatusCode::NOT_FOUND, "There is no such mount here. The page at / lists those there are.\n");
+        return text(
+            StatusCode::NOT_FOUND,
+            "There is no such mount here. The page at / lists those there are.\n",
+        );
     }
     let ours = if listen.ip().is_unspecified() {
         format!("{}:{}", desk.settings.hostname, listen.port())
@@ -71,5 +83,9 @@ fn playlist(desk: &Desk, mount: &str, host: Option<&str>) -> Response {
     };
     let name = channel.and_then(|channel| property(&channel.about(), "name"));
     let url = format!("http://{}{}", host.unwrap_or(&ours), href(mount));
-    typed(StatusCode::OK, "audio/x-mpegurl", m3u(&url, name.as_deref().unwrap_or(mount)))
+    typed(
+        StatusCode::OK,
+        "audio/x-mpegurl",
+        m3u(&url, name.as_deref().unwrap_or(mount)),
+    )
 }

@@ -17,12 +17,20 @@ pub(super) struct Prefixed {
 
 impl Prefixed {
     pub(super) fn new(prefix: Vec<u8>, stream: TcpStream) -> Self {
-        Self { prefix, at: 0, stream }
+        Self {
+            prefix,
+            at: 0,
+            stream,
+        }
     }
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let rest = &self.prefix[self.at..];
         if rest.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buf);

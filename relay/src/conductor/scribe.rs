@@ -22,7 +22,11 @@ const CHECK: Duration = Duration::from_secs(1);
 pub(super) enum Book {
     Off,
     Stdout,
-    File { path: PathBuf, file: BufWriter<File>, checked: Instant },
+    File {
+        path: PathBuf,
+        file: BufWriter<File>,
+        checked: Instant,
+    },
 }
 
 impl Book {
@@ -33,9 +37,11 @@ impl Book {
         Ok(match log {
             AccessLog::Off => Book::Off,
             AccessLog::Stdout => Book::Stdout,
-            AccessLog::File(path) => {
-                Book::File { path: path.clone(), file: append_to(path)?, checked: Instant::now() }
-            }
+            AccessLog::File(path) => Book::File {
+                path: path.clone(),
+                file: append_to(path)?,
+                checked: Instant::now(),
+            },
         })
     }
 
@@ -49,12 +55,15 @@ impl Book {
 
     /// Everything so far is written; a log that was moved away is begun anew.
     fn settle(&mut self) -> io::Result<()> {
-        let Book::File { path, file, checked } = self else { return Ok(()) };
+        let Book::File { path, file, checked } = self else {
+            return Ok(());
+        };
         file.flush()?;
         if checked.elapsed() >= CHECK {
             *checked = Instant::now();
             let here = file.get_ref().metadata()?;
-            let same = std::fs::metadata(&*path).is_ok_and(|m| (m.dev(), m.ino()) == (here.dev(), here.ino()));
+            let same =
+                std::fs::metadata(&*path).is_ok_and(|m| (m.dev(), m.ino()) == (here.dev(), here.ino()));
             if !same {
                 *file = append_to(path)?;
             }
@@ -65,7 +74,8 @@ impl Book {
 
 fn append_to(path: &Path) -> io::Result<BufWriter<File>> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    let file = opened.map_err(|e| io::Error::new(e.kind(), format!("the access log {}: {e}", path.display())))?;
+    let file =
+        opened.map_err(|e| io::Error::new(e.kind(), format!("the access log {}: {e}", path.display())))?;
     Ok(BufWriter::new(file))
 }
 
@@ -109,8 +119,14 @@ pub(super) fn write(
 fn note(book: &mut Book, event: Event, complained: &mut bool) {
     match event {
         Event::Access(access) => complain(book.line(&access), complained),
-        Event::Note { level: Level::Info, text } => tracing::info!("{}", escape_log(&text)),
-        Event::Note { level: Level::Warn, text } => tracing::warn!("{}", escape_log(&text)),
+        Event::Note {
+            level: Level::Info,
+            text,
+        } => tracing::info!("{}", escape_log(&text)),
+        Event::Note {
+            level: Level::Warn,
+            text,
+        } => tracing::warn!("{}", escape_log(&text)),
     }
 }
 

@@ -87,11 +87,15 @@ pub(super) async fn serve(
 
 /// One request and its answer. Whether all went well.
 async fn converse(gift: Given, service: TowerToHyperService<Router>) -> bool {
-    let Ok(peer) = gift.stream.peer_addr() else { return false };
+    let Ok(peer) = gift.stream.peer_addr() else {
+        return false;
+    };
     if gift.stream.set_nonblocking(true).is_err() {
         return false;
     }
-    let Ok(stream) = tokio::net::TcpStream::from_std(gift.stream) else { return false };
+    let Ok(stream) = tokio::net::TcpStream::from_std(gift.stream) else {
+        return false;
+    };
     let io = TokioIo::new(Prefixed::new(gift.read, stream));
     let answer = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));
@@ -103,7 +107,10 @@ async fn converse(gift: Given, service: TowerToHyperService<Router>) -> bool {
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(READ_BUFFER)
         .serve_connection(io, answer);
-    matches!(tokio::time::timeout(ANSWER_PATIENCE, connection).await, Ok(Ok(())))
+    matches!(
+        tokio::time::timeout(ANSWER_PATIENCE, connection).await,
+        Ok(Ok(()))
+    )
 }
 
 fn router(desk: Arc<Desk>) -> Router {
@@ -138,7 +145,10 @@ async fn finish(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> 
     };
     let (method, version) = (request.method().clone(), request.version());
     let target = bounded(&request.uri().to_string());
-    let (referer, agent) = (words(request.headers(), &header::REFERER), words(request.headers(), &header::USER_AGENT));
+    let (referer, agent) = (
+        words(request.headers(), &header::REFERER),
+        words(request.headers(), &header::USER_AGENT),
+    );
     let mut response = next.run(request).await;
     desk.tallies.requests.up();
     dress(&mut response, &desk.house().config.software);
@@ -169,9 +179,14 @@ const CONTENT_POLICY: &str = "default-src 'self'; script-src 'self'; style-src '
 
 fn dress(response: &mut Response, software: &str) {
     let fields = response.headers_mut();
-    let html = fields.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
+    let html = fields
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
     if html {
-        fields.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+        fields.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(CONTENT_POLICY),
+        );
     }
     for (name, value) in [
         (header::CONNECTION, "close"),
@@ -187,7 +202,10 @@ fn dress(response: &mut Response, software: &str) {
 }
 
 fn words(fields: &HeaderMap, name: &header::HeaderName) -> String {
-    fields.get(name).map(|v| bounded(&relay_wire::text::latin1_or_utf8(v.as_bytes()))).unwrap_or_default()
+    fields
+        .get(name)
+        .map(|v| bounded(&relay_wire::text::latin1_or_utf8(v.as_bytes())))
+        .unwrap_or_default()
 }
 
 fn bounded(text: &str) -> String {
@@ -197,5 +215,8 @@ fn bounded(text: &str) -> String {
 /// Methods are a stranger's too: those that nobody has heard of have one name.
 fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
-    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("OTHER")
 }

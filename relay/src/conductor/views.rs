@@ -30,7 +30,7 @@ pub(super) struct ChannelView {
     /// The mount that its listeners hear instead.
     pub(super) fallback: Option<String>,
     pub(super) content_type: Option<String>,
-    /// The container: `mpegts`, `flv`, `ogg`, `webm`, `mp4`, `mp3`, `aac` or `other`.
+    /// The container: `mpegts`, `flv`, `ogg`, `webm`, `mp4`, `mp3`, `adts` or `other`.
     pub(super) kind: Option<&'static str>,
     /// The element with which browsers play it by themselves: `video`, `audio`, or none.
     pub(super) plays: Option<&'static str>,
@@ -76,12 +76,18 @@ impl ChannelView {
             plays: run.and_then(|run| plays(run.kind, &run.content_type)),
             listeners: channel.listeners.load(Ordering::Relaxed),
             listeners_peak: channel.listeners_peak.load(Ordering::Relaxed),
-            bitrate: run.filter(|_| about.state == State::OnAir).map_or(0, |run| run.bitrate.load(Ordering::Relaxed)),
+            bitrate: run
+                .filter(|_| about.state == State::OnAir)
+                .map_or(0, |run| run.bitrate.load(Ordering::Relaxed)),
             declared_kbps: property(&about, "br").and_then(|br| br.parse().ok()),
             bytes_in: channel.bytes_in.load(Ordering::Relaxed),
             bytes_out: channel.bytes_out.load(Ordering::Relaxed),
             since: about.since_s,
-            seconds: if on { unix_s().saturating_sub(about.since_s) } else { 0 },
+            seconds: if on {
+                unix_s().saturating_sub(about.since_s)
+            } else {
+                0
+            },
             epoch: run.map(|run| run.epoch),
             chunk_size: run.map(|run| run.chunk_size),
             path: run.map(|run| run.path.clone()).unwrap_or_default(),
@@ -97,7 +103,11 @@ pub(super) fn all(channels: &[Arc<Channel>]) -> Vec<ChannelView> {
 
 /// One of a channel's properties.
 pub(super) fn property(about: &About, key: &str) -> Option<String> {
-    about.properties.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    about
+        .properties
+        .iter()
+        .find(|(name, _)| name == key)
+        .map(|(_, value)| value.clone())
 }
 
 /// The element with which browsers play a container by themselves.
@@ -112,7 +122,12 @@ fn plays(kind: Kind, content_type: &str) -> Option<&'static str> {
 
 /// A mount path as it stands in a URL.
 pub(super) fn href(mount: &str) -> String {
-    const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    const PATH: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
     utf8_percent_encode(mount, PATH).to_string()
 }
 
