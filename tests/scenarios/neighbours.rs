@@ -1,0 +1,93 @@
+//! Icecast on either side: it relays our channels, and we pull its.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use totality_tests::{
+    Backend, Checker, Form, Host, Listener, Opts, Process, Relay, SOURCE_PASSWORD, Source, World, eventually, icecast, lacks,
+};
+use totality_tests::{Framing, get};
+
+use crate::common::{KBPS, MOUNT};
+
+on_both_backends! {
+    icecast_relays_us
+    we_pull_from_icecast
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start_icecast(host: &Host, relay: &str) -> (Process, SocketAddr) {
+    let at = SocketAddr::new(host.ip(), host.free_port());
+    let logs = host.file("icecast-logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::set_permissions(&logs, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let xml = format!(
+        "<icecast><limits><clients>100</clients><sources>10</sources></limits>\
+         <authentication><source-password>{SOURCE_PASSWORD}</source-password>\
+         <admin-user>admin</admin-user><admin-password>x</admin-password></authentication>\
+         <hostname>icecast</hostname>\
+         <listen-socket><port>{}</port><bind-address>{}</bind-address></listen-socket>{relay}\
+         <paths><logdir>{}</logdir><webroot>/usr/share/icecast2/web</webroot>\
+         <adminroot>/usr/share/icecast2/admin</adminroot></paths>\
+         <logging><accesslog>access.log</accesslog><errorlog>error.log</errorlog></logging></icecast>",
+        at.port(),
+        at.ip(),
+        logs.display()
+    );
+    let process = icecast(host, "icecast", &xml);
+    assert!(eventually(PATIENCE, || host.connect(at).is_ok()), "Icecast does not listen: {}", process.said());
+    (process, at)
+}
+
+fn icecast_relays_us(backend: Backend) {
+    if lacks("Icecast", false, &["icecast2"]) {
+        return;
+    }
+    let world = World::new("ice");
+    let (root, far) = (world.host("root"), world.host("far"));
+    let relay = Relay::start(&root, Opts::on(backend));
+    let source = Source::push(&root, &relay, MOUNT, Form::Ts, 0, KBPS);
+    let (ip, port) = (relay.at().ip(), relay.at().port());
+    let from_us = format!(
+        "<relay><server>{ip}</server><port>{port}</port><mount>{MOUNT}</mount><local-mount>{MOUNT}</local-mount>\
+         <on-demand>0</on-demand><relay-shoutcast-metadata>0</relay-shoutcast-metadata></relay>"
+    );
+    let (_icecast, at) = start_icecast(&far, &from_us);
+    let head = || get(&far, at, "/status-json.xsl", "").text().contains("numbered.ts");
+    assert!(eventually(PATIENCE, head), "Icecast does not relay us");
+    let listener = Listener::tune_in(&far, at, MOUNT, Form::Ts);
+    listener.expect_sound();
+    let due = source.next() + 200;
+    assert!(listener.reaches(due, PATIENCE), "{:?}", listener.next());
+    listener.judge(Checker::expect_whole);
+}
+
+fn we_pull_from_icecast(backend: Backend) {
+    if lacks("Icecast", false, &["icecast2"]) {
+        return;
+    }
+    let world = World::new("pull");
+    let (root, far) = (world.host("root"), world.host("far"));
+    let (_icecast, at) = start_icecast(&far, "");
+    let source = Source::push_as(&far, at, MOUNT, Form::Ts, 0, KBPS, Framing::Source);
+    let pull = format!("/pulled.ts=http://{at}{MOUNT}");
+    let relay = Relay::start(&root, Opts::on(backend).args(&["--pull", &pull]));
+    let listener = Listener::tune_in(&root, relay.at(), "/pulled.ts", Form::Ts);
+    listener.expect_sound();
+    let due = source.next() + 200;
+    assert!(listener.reaches(due, PATIENCE), "{:?}", listener.next());
+    listener.judge(Checker::expect_whole);
+    // The source blinks: we come back for it.
+    drop(source);
+    let group = Form::Ts.group();
+    let first = group << 12;
+    let again = || {
+        let said = get(&far, at, "/status-json.xsl", "").text();
+        !said.contains("numbered.ts")
+    };
+    assert!(eventually(PATIENCE, again), "Icecast still has the old source");
+    let source = Source::push_as(&far, at, MOUNT, Form::Ts, first, KBPS, Framing::Source);
+    assert!(listener.reaches(first, PATIENCE), "{} sent, {:?} came", source.next(), listener.next());
+    listener.judge(|heard| heard.expect_jumps(1));
+}
