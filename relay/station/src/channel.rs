@@ -28,6 +28,8 @@ pub struct Channel {
     claimed: AtomicBool,
     /// Bit per worker: ring its bell when the head moves.
     pub(crate) wake: AtomicU64,
+    /// Where the heads were when sleepers were last woken.
+    woken_at: AtomicU64,
     /// Listeners now, over all workers.
     pub listeners: AtomicUsize,
     /// Most listeners at once.
@@ -161,6 +163,7 @@ impl Channel {
             about: Mutex::new(About::default()),
             claimed: AtomicBool::new(false),
             wake: AtomicU64::new(0),
+            woken_at: AtomicU64::new(0),
             listeners: AtomicUsize::new(0),
             listeners_peak: AtomicUsize::new(0),
             bytes_in: AtomicU64::new(0),
@@ -215,6 +218,18 @@ impl Channel {
     pub(crate) fn set_run(&self, run: Option<Arc<Run>>) {
         *self.run.write().unwrap_or_else(PoisonError::into_inner) = run;
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether any head of the present run has moved since this was last asked. One worker asks: the one that writes.
+    pub(crate) fn has_moved(&self) -> bool {
+        let Some(run) = self.run() else { return false };
+        let framed = run
+            .link
+            .get()
+            .map_or(0, Ring::head)
+            .wrapping_add(run.icy.get().map_or(0, |(ring, _)| ring.head()));
+        let now = run.raw.head().wrapping_add(framed).wrapping_add(run.epoch);
+        self.woken_at.swap(now, Ordering::Relaxed) != now
     }
 
     /// One source at a time: `true` for whoever comes first.

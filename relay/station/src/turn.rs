@@ -165,8 +165,11 @@ impl Station {
         self.stirred = true;
     }
 
-    /// A head has moved: whoever sleeps over it is woken.
+    /// A head may have moved: whoever sleeps over it is woken. Called by the worker that writes the channel.
     pub(crate) fn news(&mut self, channel: &Channel) {
+        if !channel.has_moved() {
+            return;
+        }
         fence(Ordering::SeqCst);
         if channel.wake.load(Ordering::Relaxed) != 0 {
             let bits = channel.wake.swap(0, Ordering::AcqRel);
