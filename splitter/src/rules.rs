@@ -1,0 +1,10 @@
+//! The splitter's side of P2PSP's sets of rules. They are told what happened and what time it is, and asked what
+//! they want.
+
+mod arrivals;
+mod dbs;
+mod farewell;
+mod ledger;
+mod roster;
+
+pub use dbs::{Act, Dbs, Heard, Refused, Source, Step, Turn, Why};

@@ -1,0 +1,102 @@
+//! Newcomers on their way in, over TCP: greeting, welcome, ready; each step in its time.
+
+use std::net::SocketAddrV4;
+
+use relay_seam::Now;
+
+use crate::wire::b::{Greeting, READY, WireError};
+
+/// What a newcomer's byte means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It says what it is: it wants the welcome.
+    Greeted,
+    /// It is ready for chunks, and no arrival any more.
+    Ready,
+    /// It does not follow the protocol, and is no arrival any more.
+    Nonsense(WireError),
+    /// It is no arrival.
+    Stranger,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    from: SocketAddrV4,
+    greeted: bool,
+    until: Now,
+}
+
+/// A short list: it is bounded by configuration, and searched.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    list: Vec<Arrival>,
+}
+
+impl Arrivals {
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// A connection from `from` is there; what it is must be said by `until`. One that was there before is forgotten.
+    pub(super) fn add(&mut self, from: SocketAddrV4, until: Now) {
+        self.remove(from);
+        self.list.push(Arrival {
+            from,
+            greeted: false,
+            until,
+        });
+    }
+
+    /// Returns whether it was on its way in.
+    pub(super) fn remove(&mut self, from: SocketAddrV4) -> bool {
+        let before = self.list.len();
+        self.list.retain(|arrival| arrival.from != from);
+        self.list.len() < before
+    }
+
+    /// One byte of a newcomer, which must be ready by `until` when this is its greeting.
+    pub(super) fn hear(&mut self, from: SocketAddrV4, byte: u8, until: Now) -> Said {
+        let Some(arrival) = self.list.iter_mut().find(|arrival| arrival.from == from) else {
+            return Said::Stranger;
+        };
+        match (arrival.greeted, Greeting::parse(byte)) {
+            (false, Ok(_)) => {
+                (arrival.greeted, arrival.until) = (true, until);
+                return Said::Greeted;
+            }
+            (false, Err(error)) => self.nonsense(from, error),
+            (true, _) if byte == READY => {
+                self.remove(from);
+                Said::Ready
+            }
+            (true, _) => {
+                let got = format!("byte {byte:#04x}");
+                self.nonsense(from, WireError { expected: "`R`", got })
+            }
+        }
+    }
+
+    fn nonsense(&mut self, from: SocketAddrV4, error: WireError) -> Said {
+        self.remove(from);
+        Said::Nonsense(error)
+    }
+
+    /// Those who have been told about the team: the next newcomer must know them, or neither would ever hear of the
+    /// other.
+    pub(super) fn told(&self) -> impl Iterator<Item = SocketAddrV4> + '_ {
+        self.list
+            .iter()
+            .filter(|arrival| arrival.greeted)
+            .map(|arrival| arrival.from)
+    }
+
+    /// Takes out one whose time is over.
+    pub(super) fn expire(&mut self, now: Now) -> Option<SocketAddrV4> {
+        let at = self.list.iter().position(|arrival| arrival.until <= now)?;
+        Some(self.list.remove(at).from)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Now> {
+        self.list.iter().map(|arrival| arrival.until).min()
+    }
+}

@@ -1,0 +1,175 @@
+//! Which member got which of the last chunks, and who has complained about which.
+//!
+//! Chunk numbers are `u64` here and never wrap; the wire's `u16` is unwrapped against the newest one, which is
+//! unambiguous because the ledger remembers fewer than 2^16 chunks.
+
+use std::net::SocketAddrV4;
+
+use crate::wire::b::chunk_number;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    number: u64,
+    to: SocketAddrV4,
+    serial: u64,
+    /// Serials of those who complained about it.
+    by: Vec<u64>,
+}
+
+/// What a complaint comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// It is against the member that had this endpoint and serial.
+    Against(SocketAddrV4, u64),
+    /// The complainer was itself to relay that chunk.
+    Own,
+    /// Made before, or more complaints about one chunk than a team has members.
+    Repeated,
+    /// Not sent, or too long ago.
+    Unsent,
+}
+
+/// The last chunks, as many as the peers' buffers hold.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    entries: Vec<Option<Entry>>,
+    /// The number of the next chunk.
+    next: u64,
+    by_max: usize,
+}
+
+impl Ledger {
+    /// Remembers `chunks` chunks, each with complaints of at most `by_max` members.
+    pub(super) fn new(chunks: u16, by_max: u16) -> Self {
+        Self {
+            entries: vec![None; usize::from(chunks)],
+            next: 0,
+            by_max: usize::from(by_max),
+        }
+    }
+
+    /// The number of the next chunk: how many there were.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The next chunk goes to this member, or to nobody. Returns its number.
+    pub(super) fn write(&mut self, to: Option<(SocketAddrV4, u64)>) -> u64 {
+        let number = self.next;
+        let slot = self.slot(number);
+        self.entries[slot] = to.map(|(to, serial)| Entry {
+            number,
+            to,
+            serial,
+            by: Vec::new(),
+        });
+        self.next += 1;
+        number
+    }
+
+    /// The member with the serial `by` did not get the chunk with the wire's number `lost`.
+    pub(super) fn complain(&mut self, lost: u16, by: u64) -> Complaint {
+        let by_max = self.by_max;
+        let Some(entry) = self.find(lost) else {
+            return Complaint::Unsent;
+        };
+        if entry.serial == by {
+            return Complaint::Own;
+        }
+        if entry.by.contains(&by) || entry.by.len() >= by_max {
+            return Complaint::Repeated;
+        }
+        entry.by.push(by);
+        Complaint::Against(entry.to, entry.serial)
+    }
+
+    fn find(&mut self, lost: u16) -> Option<&mut Entry> {
+        let newest = self.next.checked_sub(1)?;
+        let back = chunk_number(newest).wrapping_sub(lost);
+        let number = newest.checked_sub(u64::from(back))?;
+        let slot = self.slot(number);
+        self.entries[slot].as_mut().filter(|entry| entry.number == number)
+    }
+
+    fn slot(&self, number: u64) -> usize {
+        // The remainder is below a `u16`.
+        (number % self.entries.len() as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    fn peer(port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+    }
+
+    fn after(chunks: u64, window: u16) -> Ledger {
+        let mut ledger = Ledger::new(window, 8);
+        (0..chunks).for_each(|n| assert_eq!(ledger.write(Some((peer(n as u16), n))), n));
+        ledger
+    }
+
+    #[test]
+    fn only_what_was_sent_lately_can_be_lost() {
+        assert_eq!(Ledger::new(4, 8).complain(0, 99), Complaint::Unsent);
+        let mut ledger = after(10, 4);
+        for unsent in [0, 5, 10, 11, 65_535] {
+            assert_eq!(ledger.complain(unsent, 99), Complaint::Unsent, "{unsent}");
+        }
+        for sent in 6..10 {
+            assert_eq!(
+                ledger.complain(sent, 99),
+                Complaint::Against(peer(sent), u64::from(sent))
+            );
+        }
+        ledger.write(None);
+        assert_eq!(ledger.complain(10, 99), Complaint::Unsent, "it went to nobody");
+    }
+
+    #[test]
+    fn a_complaint_counts_once_and_not_against_oneself() {
+        let mut ledger = after(4, 4);
+        assert_eq!(ledger.complain(2, 2), Complaint::Own);
+        assert!(matches!(ledger.complain(2, 9), Complaint::Against(..)));
+        assert_eq!(ledger.complain(2, 9), Complaint::Repeated);
+        assert!(matches!(ledger.complain(2, 10), Complaint::Against(..)));
+    }
+
+    #[test]
+    fn complaints_about_one_chunk_are_bounded() {
+        let mut ledger = after(4, 4);
+        let counted = (100..1000).filter(|&by| matches!(ledger.complain(2, by), Complaint::Against(..)));
+        assert_eq!(counted.count(), 8);
+    }
+
+    #[test]
+    fn numbers_are_unwrapped_across_the_wire_s_end() {
+        let mut ledger = after(65_538, 4);
+        for (lost, serial) in [(65_534, 65_534), (65_535, 65_535), (0, 65_536), (1, 65_537)] {
+            let against = Complaint::Against(peer(serial as u16), serial);
+            assert_eq!(ledger.complain(lost, u64::MAX), against, "{lost}");
+        }
+        assert_eq!(ledger.complain(2, u64::MAX), Complaint::Unsent);
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_of_the_window_is_found_and_no_other(chunks in 0u64..3000, window in 1u16..70, lost: u16) {
+            // Numbers near the wrap, without writing 65,536 chunks each time.
+            let mut ledger = after(chunks % 200, window);
+            let offset = 65_536 / u64::from(window) * u64::from(window) * (chunks / 200);
+            ledger.next += offset;
+            for entry in ledger.entries.iter_mut().flatten() {
+                entry.number += offset;
+                entry.serial += offset;
+            }
+            let sent = ledger.entries.iter().flatten().find(|e| chunk_number(e.number) == lost).cloned();
+            let expected = sent.map_or(Complaint::Unsent, |e| Complaint::Against(e.to, e.serial));
+            prop_assert_eq!(ledger.complain(lost, u64::MAX), expected);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The wire against a capture of the reference: a splitter, a monitor and two peers of generation B, rule set DBS.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use relay_seam::Now;
+use splitter::Config;
+use splitter::rules::{Act, Dbs, Source, Step};
+use splitter::wire::b::{Chunk, Greeting, READY, ToPeer, ToSplitter, Welcome};
+
+const CAPTURE: &[u8] = include_bytes!("captures/generation-b-dbs.pcap");
+/// The splitter's port, TCP and UDP.
+const SPLITTER: u16 = 8001;
+/// The ports of the monitor and the two peers, in the order of joining.
+const TEAM: [u16; 3] = [37713, 36605, 45311];
+const CHUNK_BYTES: u16 = 1024;
+
+#[derive(Clone, Debug)]
+struct Packet {
+    tcp: bool,
+    from: u16,
+    to: u16,
+    payload: Vec<u8>,
+}
+
+fn be16(bytes: &[u8], at: usize) -> usize {
+    usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
+}
+
+/// The payloads of a little-endian pcap of Ethernet frames with IPv4, empty ones left out.
+fn packets() -> Vec<Packet> {
+    assert_eq!(CAPTURE[..4], [0xd4, 0xc3, 0xb2, 0xa1], "a little-endian pcap");
+    let (mut rest, mut out) = (&CAPTURE[24..], Vec::new());
+    while !rest.is_empty() {
+        let captured = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
+        out.push(packet(&rest[16..16 + captured]));
+        rest = &rest[16 + captured..];
+    }
+    out.retain(|packet| !packet.payload.is_empty());
+    out
+}
+
+fn packet(frame: &[u8]) -> Packet {
+    let ip = &frame[14..][..be16(&frame[14..], 2)];
+    let segment = &ip[usize::from(ip[0] & 15) * 4..];
+    let tcp = ip[9] == 6;
+    let header = if tcp { usize::from(segment[12] >> 4) * 4 } else { 8 };
+    let (from, to) = (be16(segment, 0) as u16, be16(segment, 2) as u16);
+    Packet {
+        tcp,
+        from,
+        to,
+        payload: segment[header..].to_vec(),
+    }
+}
+
+/// The datagrams of the team; other programs spoke on that loopback too.
+fn datagrams() -> Vec<Packet> {
+    let team = |port: u16| port == SPLITTER || TEAM.contains(&port);
+    packets()
+        .into_iter()
+        .filter(|packet| !packet.tcp && team(packet.from) && team(packet.to))
+        .collect()
+}
+
+/// What went over a member's TCP connection: from the splitter, and to it.
+fn join_of(port: u16) -> (Vec<u8>, Vec<u8>) {
+    let bytes = |from, to| {
+        let segments = packets()
+            .into_iter()
+            .filter(move |p| p.tcp && (p.from, p.to) == (from, to));
+        segments.flat_map(|p| p.payload).collect()
+    };
+    (bytes(SPLITTER, port), bytes(port, SPLITTER))
+}
+
+fn here(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+}
+
+#[test]
+fn every_datagram_is_read_and_written_byte_for_byte() {
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    for Packet {
+        from, to, payload, ..
+    } in datagrams()
+    {
+        let mut again = Vec::new();
+        let kind = if to == SPLITTER {
+            let said = ToSplitter::parse(&payload).unwrap();
+            said.encode(&mut again);
+            assert_eq!(said, ToSplitter::Goodbye);
+            "goodbye to the splitter"
+        } else {
+            let said = ToPeer::parse(&payload, CHUNK_BYTES).unwrap();
+            said.encode(&mut again);
+            match said {
+                ToPeer::Chunk(_) => "chunk",
+                ToPeer::Hello => "hello",
+                ToPeer::Goodbye if from == SPLITTER => "goodbye answered",
+                ToPeer::Goodbye => "goodbye to a peer",
+            }
+        };
+        assert_eq!(again, payload);
+        *seen.entry(kind).or_default() += 1;
+    }
+    let expected = [
+        ("chunk", 160),
+        ("goodbye answered", 3),
+        ("goodbye to a peer", 3),
+        ("goodbye to the splitter", 14),
+        ("hello", 3),
+    ];
+    assert_eq!(seen, BTreeMap::from(expected));
+}
+
+#[test]
+fn chunks_are_numbered_from_0() {
+    let chunks = datagrams().into_iter().filter(|packet| packet.payload.len() > 1);
+    let numbers: Vec<u16> = chunks
+        .map(|p| Chunk::parse(&p.payload, CHUNK_BYTES).unwrap().number)
+        .collect();
+    assert_eq!(numbers, (0..160).collect::<Vec<u16>>());
+}
+
+#[test]
+fn every_join_is_read_and_written_byte_for_byte() {
+    for (nth, port) in TEAM.into_iter().enumerate() {
+        let (told, said) = join_of(port);
+        let (welcome, n) = Welcome::parse(&told).unwrap().unwrap();
+        assert_eq!(n, told.len());
+        assert_eq!((welcome.source, welcome.channel), (here(8000), &b"test.ts"[..]));
+        let sizes = (
+            welcome.header_bytes,
+            welcome.chunk_bytes,
+            welcome.buffer_chunks,
+            welcome.monitors,
+        );
+        assert_eq!(sizes, (8192, CHUNK_BYTES, 256, 1));
+        let peers: Vec<_> = welcome.peers.iter().collect();
+        assert_eq!(
+            peers,
+            TEAM[..nth].iter().map(|&port| here(port)).collect::<Vec<_>>()
+        );
+        let mut again = Vec::new();
+        welcome.encode(peers.into_iter(), &mut again).unwrap();
+        assert_eq!(again, told);
+        let greeting = Greeting::parse(said[0]).unwrap();
+        assert_eq!(
+            greeting,
+            if nth == 0 {
+                Greeting::Monitor
+            } else {
+                Greeting::Peer
+            }
+        );
+        assert_eq!(said[1..], [READY]);
+    }
+}
+
+#[test]
+fn every_truncation_of_a_join_is_waited_for() {
+    for port in TEAM {
+        let (told, _) = join_of(port);
+        for cut in 0..told.len() {
+            assert_eq!(Welcome::parse(&told[..cut]), Ok(None));
+        }
+    }
+}
+
+/// The captured team, led by our rules: they say what the reference said, byte for byte, to each newcomer, number
+/// the same chunks, and answer the same goodbyes.
+#[test]
+fn our_rules_say_what_the_reference_said() {
+    let now = Now::new(0, 0);
+    let source = Source::new(here(8000), "test.ts").unwrap();
+    let mut team = Dbs::new(Config::default(), source, now).unwrap();
+    for port in TEAM {
+        let (told, said) = join_of(port);
+        team.arrive(now, here(port)).unwrap();
+        assert_eq!(team.hear(now, here(port), &said[..1]).tell, told);
+        assert_eq!(team.hear(now, here(port), &said[1..]).step, Step::Joined);
+        if port == TEAM[0] {
+            chunks_go_to(&mut team, port, now);
+        }
+    }
+    let mut answered = Vec::new();
+    for Packet { from, payload, .. } in datagrams().into_iter().filter(|packet| packet.to == SPLITTER) {
+        team.datagram(now, here(from), &payload);
+        team.tick(now + Config::default().farewell_timeout);
+        answered.extend(std::iter::from_fn(|| team.poll()));
+    }
+    for port in TEAM {
+        assert!(
+            answered.contains(&Act::Goodbye(here(port))),
+            "{port}: {answered:?}"
+        );
+    }
+    assert_eq!((team.peers().len(), team.stats().goodbyes), (0, 3));
+}
+
+fn chunks_go_to(team: &mut Dbs, port: u16, now: Now) {
+    for packet in datagrams().into_iter().filter(|packet| packet.payload.len() > 1) {
+        let turn = team.chunk(now);
+        assert_eq!((turn.to, packet.to), (Some(here(port)), port));
+        assert_eq!(Chunk::header(turn.number), packet.payload[..2]);
+    }
+}
