@@ -132,6 +132,7 @@ function showScreen(card, channel, all) {
   const mode = [on, source && source.mount, card.failed].join();
   if (card.shown === mode) return;
   card.shown = mode;
+  card.screen.classList.toggle("slim", !on || !source || source.plays === "audio");
   const kind = el("span", "tag", KINDS[channel.kind] || channel.content_type || "");
   if (!channel.kind) kind.hidden = true;
   if (!on && channel.state !== "holding") {
@@ -238,11 +239,11 @@ function counted(n, what) {
   return n + " " + what + (n === 1 ? "" : "s");
 }
 
-function showNumbers(node, total) {
-  say($("n-listeners"), String(node.listeners));
+function showNumbers(channels, node, total) {
+  say($("n-listeners"), String(channels.reduce((sum, channel) => sum + channel.listeners, 0)));
   say($("n-out"), bits(total.out));
   say($("n-in"), bits(total.in));
-  say($("n-uptime"), duration(node.uptime_s));
+  say($("n-uptime"), duration(node.uptime_s + Math.round((performance.now() - node.at) / 1000)));
   say($("node"), node.software + " · node " + node.id + " · " + node.backend + " · " + counted(node.workers, "worker"));
 }
 
@@ -253,13 +254,16 @@ function figure(caption, command) {
 
 function showPublish() {
   const to = "icecast://source:PASSWORD@" + location.host;
+  const lines = (...parts) => parts.join(" \\\n  ");
   $("publish").append(
-    figure("A moving test picture, for VLC, mpv and ffplay",
-      "ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine -c:v libx264 -preset veryfast -g 60 -b:v 2M" +
-      " -pix_fmt yuv420p -c:a aac -content_type video/mp2t -f mpegts " + to + "/eclipse.ts"),
-    figure("A file, for browsers too",
-      "ffmpeg -re -i film.mp4 -c:v libvpx -deadline realtime -g 60 -b:v 2M -c:a libvorbis -content_type video/webm -f webm " +
-      to + "/eclipse.webm"));
+    figure("A moving test picture with sound, for VLC, mpv and ffplay", lines(
+      "ffmpeg -re -f lavfi -i testsrc2=s=1280x720:r=30 -f lavfi -i sine",
+      "-c:v libx264 -preset veryfast -g 60 -b:v 2M -pix_fmt yuv420p -c:a aac",
+      "-content_type video/mp2t -f mpegts " + to + "/eclipse.ts")),
+    figure("A file, also for browsers", lines(
+      "ffmpeg -re -i film.mp4",
+      "-c:v libvpx -deadline realtime -g 60 -b:v 2M -c:a libvorbis",
+      "-content_type video/webm -f webm " + to + "/eclipse.webm")));
 }
 
 async function get(path) {
@@ -279,20 +283,27 @@ function playAsked(channels) {
 }
 
 let asked = !new URLSearchParams(location.search).has("play");
+let node = null;
+let round = 0;
 
+/** Channels each time; the node, of which less changes, now and then. */
 async function refresh() {
+  let wait = document.hidden ? 10 * EVERY_MS : EVERY_MS;
   try {
-    const [{ channels }, node] = await Promise.all([get("/api/v1/channels"), get("/api/v1/node")]);
+    const { channels } = await get("/api/v1/channels");
+    if (round++ % 5 === 0 || !node) node = { ...await get("/api/v1/node"), at: performance.now() };
     const total = showChannels(channels, performance.now());
     showTopology(channels, node);
-    showNumbers(node, total);
+    showNumbers(channels, node, total);
     asked = asked || playAsked(channels);
     $("trouble").hidden = true;
   } catch {
     say($("trouble"), "The relay does not answer. Trying again…");
     $("trouble").hidden = false;
+    node = null;
+    wait = 2 * EVERY_MS * (1 + Math.random());
   }
-  setTimeout(refresh, document.hidden ? 10 * EVERY_MS : EVERY_MS);
+  setTimeout(refresh, wait);
 }
 
 showPublish();

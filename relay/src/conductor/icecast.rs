@@ -77,12 +77,18 @@ pub(super) fn ice_date(unix_s: u64) -> String {
 
 /// Where a mount is heard, by the configured name.
 pub(super) fn listen_url(desk: &Desk, mount: &str) -> String {
-    format!(
-        "http://{}:{}{}",
-        desk.settings.hostname,
-        desk.stage().listen.port(),
-        href(mount)
-    )
+    format!("http://{}{}", own_authority(desk), href(mount))
+}
+
+/// Host and port by the configured name.
+pub(super) fn own_authority(desk: &Desk) -> String {
+    let (host, port) = (&desk.settings.hostname, desk.stage().listen.port());
+    // An IPv6 address stands in brackets (RFC 3986, 3.2.2).
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// The channels that Icecast would count as sources: those that are, or just were, on the air.

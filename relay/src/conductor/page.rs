@@ -11,6 +11,7 @@ use relay_wire::text::m3u;
 use super::answer::{problem, text, typed, with};
 use super::desk::Desk;
 use super::guard::sane_host;
+use super::icecast::own_authority;
 use super::views::{href, property};
 
 const PAGE: &str = include_str!("../../assets/page.html");
@@ -77,7 +78,7 @@ fn playlist(desk: &Desk, mount: &str, host: Option<&str>) -> Response {
         );
     }
     let ours = if listen.ip().is_unspecified() {
-        format!("{}:{}", desk.settings.hostname, listen.port())
+        own_authority(desk)
     } else {
         listen.to_string()
     };

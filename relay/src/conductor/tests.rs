@@ -53,6 +53,7 @@ fn station(upstreams: Vec<relay_station::UpstreamSpec>) -> relay_station::Config
         channels_max: 8,
         ring_bytes: 1 << 20,
         ring_seconds: 4,
+        ring_max_bytes: 32 << 20,
         chunk_size: 1316,
         listener: Default::default(),
         source,
