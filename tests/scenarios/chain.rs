@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use totality_tests::{Backend, Form, Listener, Opts, PeerLite, Relay, Source, World, eventually, lacks, pass};
+use totality_tests::{
+    Backend, Form, Listener, Opts, PeerLite, Relay, Source, World, eventually, lacks, pass,
+};
 
 use crate::common::{KBPS, MOUNT};
 
@@ -26,14 +28,18 @@ fn all_bytes_reach_the_far_end(backend: Backend) {
     let peer = PeerLite::start(&d, &far.url(MOUNT));
     let at_root = Listener::tune_in(&d, root.at(), MOUNT, Form::Ts);
     let at_far = Listener::tune_in(&d, far.at(), MOUNT, Form::Ts);
-    let at_home = Listener::tune_in(&d, peer.at(), MOUNT, Form::Ts);
+    let at_home = Listener::tune_in(&d, peer.at(), "/", Form::Ts);
     for listener in [&at_root, &at_far, &at_home] {
         listener.expect_sound();
     }
     pass(3000);
     let due = source.next();
     for listener in [&at_root, &at_far, &at_home] {
-        assert!(listener.reaches(due, PATIENCE), "{due} units sent, {:?} came", listener.next());
+        assert!(
+            listener.reaches(due, PATIENCE),
+            "{due} units sent, {:?} came",
+            listener.next()
+        );
         listener.judge(totality_tests::Checker::expect_whole);
     }
 }
@@ -53,7 +59,11 @@ fn a_killed_repeater_costs_no_byte(backend: Backend) {
     middle.start_again();
     pass(1000);
     let due = source.next();
-    assert!(listener.reaches(due, PATIENCE), "{due} units sent, {:?} came", listener.next());
+    assert!(
+        listener.reaches(due, PATIENCE),
+        "{due} units sent, {:?} came",
+        listener.next()
+    );
     listener.judge(totality_tests::Checker::expect_whole);
 }
 
@@ -73,7 +83,12 @@ fn a_restarted_root_begins_a_new_epoch(backend: Backend) {
     let group = Form::Ts.group();
     let first = (lost / group + 10) * group;
     let source = Source::push(&a, &root, MOUNT, Form::Ts, first, KBPS);
-    assert!(listener.reaches(first + 100, PATIENCE), "{} sent, {:?} came", source.next(), listener.next());
+    assert!(
+        listener.reaches(first + 100, PATIENCE),
+        "{} sent, {:?} came",
+        source.next(),
+        listener.next()
+    );
     assert!(!listener.is_closed());
     listener.judge(|heard| {
         heard.expect_jumps(1);
@@ -97,7 +112,11 @@ fn a_cut_link_costs_no_byte(backend: Backend) {
     a.cut_link(3000);
     pass(1000);
     let due = source.next();
-    assert!(listener.reaches(due, PATIENCE), "{due} units sent, {:?} came", listener.next());
+    assert!(
+        listener.reaches(due, PATIENCE),
+        "{due} units sent, {:?} came",
+        listener.next()
+    );
     listener.judge(totality_tests::Checker::expect_whole);
 }
 
@@ -110,12 +129,21 @@ fn loops_are_refused(backend: Backend) {
     let mut relay_b = Relay::start_as(&b, "b", Opts::on(backend).port(pb).upstream(relay_a.at()));
     let asking = Listener::tune_in(&home, relay_a.at(), MOUNT, Form::Ts);
     let let_go = eventually(PATIENCE, || asking.is_closed());
-    assert!(let_go && asking.units() == 0, "expected no stream from a loop, got {:?}", asking.head());
+    assert!(
+        let_go && asking.units() == 0,
+        "expected no stream from a loop, got {:?}",
+        asking.head()
+    );
     relay_a.expect_alive();
     relay_b.expect_alive();
     // The loop does no harm to a mount that one of them has.
     let source = Source::push(&a, &relay_a, MOUNT, Form::Ts, 0, KBPS);
     let listener = Listener::tune_in(&home, relay_b.at(), MOUNT, Form::Ts);
-    assert!(listener.reaches(source.next() + 50, PATIENCE), "{:?}: {:?}", listener.head(), listener.next());
+    assert!(
+        listener.reaches(source.next() + 50, PATIENCE),
+        "{:?}: {:?}",
+        listener.head(),
+        listener.next()
+    );
     listener.judge(totality_tests::Checker::expect_whole);
 }

@@ -33,7 +33,17 @@ impl Stage {
         let witness = Witness::watch();
         control.mark();
         let fds = relay.fds();
-        Self { witness, control, source, relay, fds, audience, studio, root, world }
+        Self {
+            witness,
+            control,
+            source,
+            relay,
+            fds,
+            audience,
+            studio,
+            root,
+            world,
+        }
     }
 
     /// The oracles, after whatever has happened.
@@ -41,7 +51,10 @@ impl Stage {
         self.relay.expect_alive();
         self.relay.expect_fds_back(self.fds);
         let due = self.source.next();
-        assert!(self.control.reaches(due, Duration::from_secs(10)), "the control listener was left behind");
+        assert!(
+            self.control.reaches(due, Duration::from_secs(10)),
+            "the control listener was left behind"
+        );
         self.control.expect_undisturbed(&self.witness);
     }
 }

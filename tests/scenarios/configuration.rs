@@ -8,7 +8,10 @@ fn run(world: &World, toml: &str, args: &[&str]) -> (Output, String) {
     let path = world.host("root").file("bad.toml");
     std::fs::write(&path, toml).unwrap();
     let mut command = Command::new(bin("relay"));
-    command.args(["run", "--listen", "127.0.0.1:0", "-c"]).arg(path).args(args);
+    command
+        .args(["run", "--listen", "127.0.0.1:0", "-c"])
+        .arg(path)
+        .args(args);
     let out = command.env("RELAY_AUTH_SOURCE_PASSWORD", "x").output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     (out, said)
@@ -18,11 +21,27 @@ fn run(world: &World, toml: &str, args: &[&str]) -> (Output, String) {
 fn mistakes_are_named() {
     let world = World::new("config");
     let cases = [
-        ("an unknown key", "[limits]\n\nlistners = 5\n", &["bad.toml:3", "listners", "limits.listeners"][..]),
-        ("an unknown table", "[limit]\nlisteners = 5\n", &["bad.toml:1", "limits"]),
-        ("a bad value", "[server]\nbackend = \"kqueue\"\n", &["bad.toml:2", "backend", "kqueue", "mio"]),
+        (
+            "an unknown key",
+            "[limits]\n\nlistners = 5\n",
+            &["bad.toml:3", "listners", "limits.listeners"][..],
+        ),
+        (
+            "an unknown table",
+            "[limit]\nlisteners = 5\n",
+            &["bad.toml:1", "limits"],
+        ),
+        (
+            "a bad value",
+            "[server]\nbackend = \"kqueue\"\n",
+            &["bad.toml:2", "backend", "kqueue", "mio"],
+        ),
         ("no TOML", "[server\n", &["bad.toml:1"]),
-        ("a bad time", "[source]\nhold = \"ten\"\n", &["bad.toml:2", "hold", "ten"]),
+        (
+            "a bad time",
+            "[source]\nhold = \"ten\"\n",
+            &["bad.toml:2", "hold", "ten"],
+        ),
         ("binary", "\0\u{1}\u{2}", &["bad.toml:1"]),
     ];
     for (name, toml, parts) in cases {
@@ -52,9 +71,15 @@ fn no_password_no_ingest() {
     let world = World::new("closed");
     let host = world.host("root");
     // With a file, so that none is made up.
-    let opts = Opts::on(Backend::Auto).without("RELAY_AUTH_SOURCE_PASSWORD").file("[server]\n");
+    let opts = Opts::on(Backend::Auto)
+        .without("RELAY_AUTH_SOURCE_PASSWORD")
+        .file("[server]\n");
     let mut relay = Relay::start(&host, opts);
-    for login in ["", &totality_tests::basic("source", ""), &totality_tests::basic("source", "hackme")] {
+    for login in [
+        "",
+        &totality_tests::basic("source", ""),
+        &totality_tests::basic("source", "hackme"),
+    ] {
         let said = format!("PUT /x.ts HTTP/1.1\r\n{login}\r\n");
         let answer = relay.ask(said.as_bytes(), std::time::Duration::from_secs(5));
         assert_eq!(answer.status(), Some(403), "{}", answer.text());

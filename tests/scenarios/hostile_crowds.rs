@@ -26,13 +26,23 @@ fn heads_that_never_end(backend: Backend) {
     }
     let mut stage = Stage::set("slowloris", backend, |o| o.set("limits.head_timeout", "2s"));
     stage.world.crowd_addresses(&stage.audience);
-    let mut crowd = Crowd::come(&stage.audience, stage.relay.at(), SLOW, b"GET /numbered.ts HTTP/1.1\r\nX: ", None);
+    let mut crowd = Crowd::come(
+        &stage.audience,
+        stage.relay.at(),
+        SLOW,
+        b"GET /numbered.ts HTTP/1.1\r\nX: ",
+        None,
+    );
     let let_go = eventually(Duration::from_secs(20), || {
         crowd.say(b"x");
         pass(100);
         crowd.closed() == SLOW
     });
-    assert!(let_go, "expected all {SLOW} to be closed at the head's time-out, {} were", crowd.closed());
+    assert!(
+        let_go,
+        "expected all {SLOW} to be closed at the head's time-out, {} were",
+        crowd.closed()
+    );
     drop(crowd);
     stage.expect_unharmed();
 }
@@ -61,22 +71,35 @@ fn a_flood_of_callers(backend: Backend) {
     stage.world.crowd_addresses(&stage.audience);
     // They come, say nothing, and go, as scanners do; then they come and ask for what is not there.
     drop(Crowd::come(&stage.audience, stage.relay.at(), MANY, b"", None));
-    drop(Crowd::come(&stage.audience, stage.relay.at(), MANY, b"GET /nothing HTTP/1.1\r\n\r\n", None));
+    drop(Crowd::come(
+        &stage.audience,
+        stage.relay.at(),
+        MANY,
+        b"GET /nothing HTTP/1.1\r\n\r\n",
+        None,
+    ));
     stage.expect_unharmed();
 }
 
 fn one_listener_too_many(backend: Backend) {
     let mut stage = Stage::set("full", backend, |o| o.set("limits.listeners", 3));
-    let more: Vec<Listener> =
-        (0..2).map(|_| Listener::tune_in(&stage.audience, stage.relay.at(), MOUNT, Form::Ts)).collect();
+    let more: Vec<Listener> = (0..2)
+        .map(|_| Listener::tune_in(&stage.audience, stage.relay.at(), MOUNT, Form::Ts))
+        .collect();
     more.iter().for_each(Listener::expect_sound);
     let refused = stage.relay.ask(GET, SOON);
     assert_eq!(refused.status(), Some(503), "{}", refused.text());
     let wait = refused.header("Retry-After").and_then(|s| s.parse::<u32>().ok());
-    assert!(wait.is_some_and(|s| s > 0) && refused.closed, "{}", refused.text());
+    assert!(
+        wait.is_some_and(|s| s > 0) && refused.closed,
+        "{}",
+        refused.text()
+    );
     // Nodes, sources and those who look after the relay still get in.
     let link = format!("GET /link{MOUNT}?from=live HTTP/1.1\r\nAuthorization: Bearer {NODE_TOKEN}\r\n\r\n");
-    let linked = Talk::open(&stage.root, stage.relay.at()).say(link.as_bytes()).hear_head(SOON);
+    let linked = Talk::open(&stage.root, stage.relay.at())
+        .say(link.as_bytes())
+        .hear_head(SOON);
     assert_eq!(linked.status(), Some(200), "{}", linked.text());
     assert_eq!(stage.relay.get("/healthz").status(), Some(200));
     let head = stage.relay.ask(b"HEAD /numbered.ts HTTP/1.1\r\n\r\n", SOON);
@@ -102,10 +125,22 @@ fn one_address_too_often(backend: Backend) {
     stage.world.crowd_addresses(&stage.audience);
     let one = |_| IpAddr::V4(Ipv4Addr::new(10, 77, 9, 9));
     let mut crowd = Crowd::come_from(&stage.audience, stage.relay.at(), MANY, GET, None, one);
-    assert!(eventually(SOON, || crowd.closed() >= MANY - SHARE), "{} were refused", crowd.closed());
+    assert!(
+        eventually(SOON, || crowd.closed() >= MANY - SHARE),
+        "{} were refused",
+        crowd.closed()
+    );
     let answers = crowd.heard();
-    let count = |status: &str| answers.iter().filter(|a| a.starts_with(status.as_bytes())).count();
-    assert_eq!((count("HTTP/1.1 200"), count("HTTP/1.1 503")), (SHARE, MANY - SHARE));
+    let count = |status: &str| {
+        answers
+            .iter()
+            .filter(|a| a.starts_with(status.as_bytes()))
+            .count()
+    };
+    assert_eq!(
+        (count("HTTP/1.1 200"), count("HTTP/1.1 503")),
+        (SHARE, MANY - SHARE)
+    );
     // Somebody from elsewhere is let in meanwhile.
     let other = Crowd::come(&stage.audience, stage.relay.at(), 1, GET, None);
     pass(300);
@@ -119,7 +154,10 @@ fn out_of_descriptors(backend: Backend) {
     if lacks("running out of descriptors", true, &["ip", "prlimit"]) {
         return;
     }
-    let mut stage = Stage::set("nofile", backend, |o| o.under(&["prlimit", "--nofile=64:64"]).set("limits.listeners", 20_000));
+    let mut stage = Stage::set("nofile", backend, |o| {
+        o.under(&["prlimit", "--nofile=64:64"])
+            .set("limits.listeners", 20_000)
+    });
     stage.relay.expect_loud_log();
     stage.world.crowd_addresses(&stage.audience);
     let crowd = Crowd::come(&stage.audience, stage.relay.at(), MANY, GET, None);
@@ -127,12 +165,18 @@ fn out_of_descriptors(backend: Backend) {
     pass(3000);
     let used = stage.relay.cpu() - before;
     // A tenth of a core for 3 s; serving those who are in comes on top, in a build without optimisation.
-    assert!(used <= Duration::from_millis(900), "expected no busy loop, got {used:?} in 3 s");
+    assert!(
+        used <= Duration::from_millis(900),
+        "expected no busy loop, got {used:?} in 3 s"
+    );
     drop(crowd);
     let again = || {
         let listener = Listener::tune_in(&stage.audience, stage.relay.at(), MOUNT, Form::Ts);
         eventually(Duration::from_secs(2), || listener.units() > 0)
     };
-    assert!(eventually(Duration::from_secs(15), again), "expected accepting to resume");
+    assert!(
+        eventually(Duration::from_secs(15), again),
+        "expected accepting to resume"
+    );
     stage.expect_unharmed();
 }

@@ -31,8 +31,16 @@ fn check(stage: &Stage, rows: &[Row<'_>]) {
     for (name, said, allowed) in rows {
         let answer = stage.relay.ask(said, SOON);
         let status = answer.status().unwrap_or(0);
-        assert!(allowed.contains(&status), "{name}: expected {allowed:?}, got {status}: {:?}", answer.text());
-        assert!(answer.closed, "{name}: expected the connection to be closed, after {:?}", answer.text());
+        assert!(
+            allowed.contains(&status),
+            "{name}: expected {allowed:?}, got {status}: {:?}",
+            answer.text()
+        );
+        assert!(
+            answer.closed,
+            "{name}: expected the connection to be closed, after {:?}",
+            answer.text()
+        );
     }
 }
 
@@ -50,11 +58,31 @@ fn heads_too_large(backend: Backend) {
     let long = "x".repeat(64 * 1024);
     let many: String = (0..10_000).map(|i| format!("X-{i}: y\r\n")).collect();
     let rows: &[Row<'_>] = &[
-        ("a request line of 64 KiB", request(&format!("GET /{long} HTTP/1.1"), ""), &[414, 431]),
-        ("10,000 fields", request("GET /numbered.ts HTTP/1.1", &many), &[431]),
-        ("a field of 64 KiB", request("GET /numbered.ts HTTP/1.1", &format!("X: {long}\r\n")), &[431]),
-        ("a line without an end", long.clone().into_bytes(), &[400, 414, 431]),
-        ("101 fields", request("GET /numbered.ts HTTP/1.1", &"A: b\r\n".repeat(101)), &[431]),
+        (
+            "a request line of 64 KiB",
+            request(&format!("GET /{long} HTTP/1.1"), ""),
+            &[414, 431],
+        ),
+        (
+            "10,000 fields",
+            request("GET /numbered.ts HTTP/1.1", &many),
+            &[431],
+        ),
+        (
+            "a field of 64 KiB",
+            request("GET /numbered.ts HTTP/1.1", &format!("X: {long}\r\n")),
+            &[431],
+        ),
+        (
+            "a line without an end",
+            long.clone().into_bytes(),
+            &[400, 414, 431],
+        ),
+        (
+            "101 fields",
+            request("GET /numbered.ts HTTP/1.1", &"A: b\r\n".repeat(101)),
+            &[431],
+        ),
     ];
     check(&stage, rows);
     stage.expect_unharmed();
@@ -63,10 +91,16 @@ fn heads_too_large(backend: Backend) {
 fn two_readings_are_refused(backend: Backend) {
     let mut stage = Stage::set("readings", backend, |o| o);
     let bad = [
-        ("length and chunked", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        (
+            "length and chunked",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        ),
         ("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n"),
         ("a signed length", "Content-Length: +5\r\n"),
-        ("chunked, and then not", "Transfer-Encoding: chunked, identity\r\n"),
+        (
+            "chunked, and then not",
+            "Transfer-Encoding: chunked, identity\r\n",
+        ),
         ("a folded field", "X: a\r\n b\r\n"),
         ("a field without a name", ": a\r\n"),
         ("a blank before the colon", "X : a\r\n"),
@@ -78,8 +112,16 @@ fn two_readings_are_refused(backend: Backend) {
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
     let http10 = format!("PUT /x.ts HTTP/1.0\r\n{login}Transfer-Encoding: chunked\r\n\r\n");
     rows.push(("chunked in HTTP/1.0", http10.into_bytes(), &[400]));
-    rows.push(("a bare CR in a value", request("GET /numbered.ts HTTP/1.1", "X: a\rb\r\n"), &[400]));
-    rows.push(("a NUL in a value", request("GET /numbered.ts HTTP/1.1", "X: a\0b\r\n"), &[400]));
+    rows.push((
+        "a bare CR in a value",
+        request("GET /numbered.ts HTTP/1.1", "X: a\rb\r\n"),
+        &[400],
+    ));
+    rows.push((
+        "a NUL in a value",
+        request("GET /numbered.ts HTTP/1.1", "X: a\0b\r\n"),
+        &[400],
+    ));
     check(&stage, &rows);
     stage.expect_unharmed();
 }
@@ -108,12 +150,32 @@ fn odd_paths(backend: Backend) {
     let mut stage = Stage::set("paths", backend, |o| o);
     let long = "a/".repeat(2000);
     let paths = [
-        "//", "/..", "/../../etc/passwd", "/%2e%2e%2f", "/%2e%2e%2fetc%2fpasswd", "/%00", "/numbered.ts.", "/numbered.ts\\",
-        "/numbered.ts/", "/%ff%fe", "/%", "/%zz", "/numbered.ts%00", "numbered.ts", "/NUMBERED.ts", &long,
+        "//",
+        "/..",
+        "/../../etc/passwd",
+        "/%2e%2e%2f",
+        "/%2e%2e%2fetc%2fpasswd",
+        "/%00",
+        "/numbered.ts.",
+        "/numbered.ts\\",
+        "/numbered.ts/",
+        "/%ff%fe",
+        "/%",
+        "/%zz",
+        "/numbered.ts%00",
+        "numbered.ts",
+        "/NUMBERED.ts",
+        &long,
     ];
     let rows: Vec<Row<'_>> = paths
         .iter()
-        .map(|path| (*path, request(&format!("GET {path} HTTP/1.1"), ""), &[400, 404, 414][..]))
+        .map(|path| {
+            (
+                *path,
+                request(&format!("GET {path} HTTP/1.1"), ""),
+                &[400, 404, 414][..],
+            )
+        })
         .collect();
     check(&stage, &rows);
     let raw = [b"GET /".as_slice(), &[0xFF, 0xFE], b" HTTP/1.1\r\n\r\n"].concat();
@@ -135,8 +197,14 @@ fn hostile_words_are_escaped(backend: Backend) {
     assert_eq!(taken.status(), Some(200), "{}", taken.text());
     pushing.say(&(0..200).flat_map(|n| Form::Ts.unit(n)).collect::<Vec<_>>());
     let fields = format!("User-Agent: a\u{1b}[31mb\"{script}\r\nReferer: x\u{1b}]0;y\u{7}\r\n");
-    stage.relay.ask(&request("GET /numbered.ts HTTP/1.1", &fields), Duration::from_millis(500));
-    stage.relay.ask(&request("GET /nothing HTTP/1.1", &fields), Duration::from_millis(500));
+    stage.relay.ask(
+        &request("GET /numbered.ts HTTP/1.1", &fields),
+        Duration::from_millis(500),
+    );
+    stage.relay.ask(
+        &request("GET /nothing HTTP/1.1", &fields),
+        Duration::from_millis(500),
+    );
     pass(500);
     for path in ["/", "/status.xsl", "/admin/listmounts", "/admin/stats"] {
         let text = stage.relay.admin(path).text();
@@ -145,7 +213,10 @@ fn hostile_words_are_escaped(backend: Backend) {
     let json = stage.relay.get("/status-json.xsl");
     serde_json::from_slice::<serde_json::Value>(json.body()).expect("/status-json.xsl is JSON");
     let said = stage.relay.said();
-    assert!(!said.contains('\u{7}') && !said.contains("\u{1b}[31mb") && !said.contains("\u{1b}]0"), "{said}");
+    assert!(
+        !said.contains('\u{7}') && !said.contains("\u{1b}[31mb") && !said.contains("\u{1b}]0"),
+        "{said}"
+    );
     drop(pushing);
     stage.expect_unharmed();
 }
@@ -159,12 +230,47 @@ fn logins(backend: Backend) {
         ("an empty login", put("Authorization: \r\n"), &[401]),
         ("bad base64", put("Authorization: Basic ?!?\r\n"), &[401]),
         ("1 MB of login", put(&huge), &[400, 431]),
-        ("another user", put(&basic("admin", totality_tests::SOURCE_PASSWORD)), &[401]),
+        (
+            "another user",
+            put(&basic("admin", totality_tests::SOURCE_PASSWORD)),
+            &[401],
+        ),
         ("a wrong password", put(&basic("source", "wrong")), &[401]),
-        ("a mount without a name", [b"PUT / HTTP/1.1\r\n", basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(), b"\r\n"].concat(), &[400, 405]),
-        ("a mount of the relay's own", [b"PUT /metrics HTTP/1.1\r\n", basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(), b"\r\n"].concat(), &[400, 403, 404, 405]),
-        ("SOURCE / ICE/1.0", [b"SOURCE / ICE/1.0\r\n", basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(), b"\r\n"].concat(), &[400, 405]),
-        ("a password alone, as Shoutcast has it", b"penumbra\r\n\r\n".to_vec(), &[400]),
+        (
+            "a mount without a name",
+            [
+                b"PUT / HTTP/1.1\r\n",
+                basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(),
+                b"\r\n",
+            ]
+            .concat(),
+            &[400, 405],
+        ),
+        (
+            "a mount of the relay's own",
+            [
+                b"PUT /metrics HTTP/1.1\r\n",
+                basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(),
+                b"\r\n",
+            ]
+            .concat(),
+            &[400, 403, 404, 405],
+        ),
+        (
+            "SOURCE / ICE/1.0",
+            [
+                b"SOURCE / ICE/1.0\r\n",
+                basic("source", totality_tests::SOURCE_PASSWORD).as_bytes(),
+                b"\r\n",
+            ]
+            .concat(),
+            &[400, 405],
+        ),
+        (
+            "a password alone, as Shoutcast has it",
+            b"penumbra\r\n\r\n".to_vec(),
+            &[400],
+        ),
     ];
     check(&stage, rows);
     // A second source with the right password, and one with a wrong one: the first goes on.
@@ -172,10 +278,18 @@ fn logins(backend: Backend) {
     let second = format!("PUT {MOUNT} HTTP/1.1\r\n{login}\r\n");
     check(&stage, &[("a second source", second.into_bytes(), &[403, 409])]);
     let wrong = format!("PUT {MOUNT} HTTP/1.1\r\n{}\r\n", basic("source", "wrong"));
-    check(&stage, &[("a second source, wrong password", wrong.clone().into_bytes(), &[401])]);
+    check(
+        &stage,
+        &[(
+            "a second source, wrong password",
+            wrong.clone().into_bytes(),
+            &[401],
+        )],
+    );
     // Guessing is slowed down; it must not lock out the source that is on the air.
-    let guesses: Vec<u16> =
-        (0..15).filter_map(|_| stage.relay.ask(wrong.as_bytes(), SOON).status()).collect();
+    let guesses: Vec<u16> = (0..15)
+        .filter_map(|_| stage.relay.ask(wrong.as_bytes(), SOON).status())
+        .collect();
     assert_eq!(guesses.last(), Some(&429), "{guesses:?}");
     assert!(!stage.source.is_over(), "the source on the air was cut");
     stage.expect_unharmed();
@@ -185,19 +299,45 @@ fn other_protocols(backend: Backend) {
     let mut stage = Stage::set("protocols", backend, |o| o);
     let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3][..], &[7; 500]].concat();
     let rtmp = [&[3][..], &[0x5A; 1536]].concat();
-    let noise: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80).collect();
+    let noise: Vec<u8> = (0..4096u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 | 0x80)
+        .collect();
     let rows: &[Row<'_>] = &[
         ("HEAD", request("HEAD /numbered.ts HTTP/1.1", ""), &[200]),
-        ("OPTIONS", request("OPTIONS /numbered.ts HTTP/1.1", ""), &[200, 204, 405]),
-        ("a verb nobody knows", request("BREW /numbered.ts HTTP/1.1", ""), &[400, 405, 501]),
-        ("POST to a mount", request("POST /numbered.ts HTTP/1.1", "Content-Length: 0\r\n"), &[400, 405]),
-        ("CONNECT", request("CONNECT other:25 HTTP/1.1", ""), &[400, 405, 501]),
-        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &[0, 400, 405, 501, 505]),
+        (
+            "OPTIONS",
+            request("OPTIONS /numbered.ts HTTP/1.1", ""),
+            &[200, 204, 405],
+        ),
+        (
+            "a verb nobody knows",
+            request("BREW /numbered.ts HTTP/1.1", ""),
+            &[400, 405, 501],
+        ),
+        (
+            "POST to a mount",
+            request("POST /numbered.ts HTTP/1.1", "Content-Length: 0\r\n"),
+            &[400, 405],
+        ),
+        (
+            "CONNECT",
+            request("CONNECT other:25 HTTP/1.1", ""),
+            &[400, 405, 501],
+        ),
+        (
+            "HTTP/2",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            &[0, 400, 405, 501, 505],
+        ),
         ("TLS", hello, &[0, 400]),
         ("RTMP", rtmp, &[0, 400]),
         ("noise", noise, &[0, 400]),
         ("HTTP/3.7", request("GET /numbered.ts HTTP/3.7", ""), &[400, 505]),
-        ("a request for another server", request("GET http://other/x HTTP/1.1", ""), &[400, 404]),
+        (
+            "a request for another server",
+            request("GET http://other/x HTTP/1.1", ""),
+            &[400, 404],
+        ),
     ];
     check(&stage, rows);
     stage.expect_unharmed();
@@ -217,25 +357,45 @@ fn fields_that_do_not_matter(backend: Backend) {
         let stream = stage.audience.connect(stage.relay.at()).unwrap();
         let listener = Listener::tune_in_with(stream, MOUNT, Form::Ts, fields);
         listener.expect_sound();
-        assert!(listener.head().starts_with("HTTP/1.1 200 "), "{name}: {}", listener.head());
+        assert!(
+            listener.head().starts_with("HTTP/1.1 200 "),
+            "{name}: {}",
+            listener.head()
+        );
         listener.judge(totality_tests::Checker::expect_whole);
     }
     let many: String = (0..10_000).map(|i| format!("Cookie: a{i}=b\r\n")).collect();
-    check(&stage, &[("10,000 cookies", request("GET /numbered.ts HTTP/1.1", &many), &[431])]);
+    check(
+        &stage,
+        &[(
+            "10,000 cookies",
+            request("GET /numbered.ts HTTP/1.1", &many),
+            &[431],
+        )],
+    );
     stage.expect_unharmed();
 }
 
 fn a_head_byte_by_byte(backend: Backend) {
     let mut stage = Stage::set("bytes", backend, |o| o);
     let mut talk = Talk::open(&stage.audience, stage.relay.at());
-    let head = request("GET /numbered.ts HTTP/1.0", "User-Agent: slow\r\nIcy-MetaData: 0\r\n");
+    let head = request(
+        "GET /numbered.ts HTTP/1.0",
+        "User-Agent: slow\r\nIcy-MetaData: 0\r\n",
+    );
     let began = Instant::now();
     for byte in &head {
         talk.say(&[*byte]);
         pass(2);
     }
     let answer = talk.hear_until(SOON, |bytes| bytes.len() > 4000);
-    assert_eq!(answer.status(), Some(200), "after {:?}: {:?}", began.elapsed(), answer.text());
+    assert_eq!(
+        answer.status(),
+        Some(200),
+        "after {:?}: {:?}",
+        began.elapsed(),
+        answer.text()
+    );
     assert!(answer.text().starts_with("HTTP/1.0 200"));
     drop(talk);
     // A head too large, byte by byte: refused as the whole one is.
@@ -261,7 +421,9 @@ fn talk_after_the_request_is_no_request(backend: Backend) {
         "\r\nGET /numbered.ts HTTP/1.1\r\nHost: again\r\n",
     );
     listener.expect_sound();
-    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     let more = b"GET /numbered.ts HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(1000);
     for _ in 0..40 {
         if std::io::Write::write_all(&mut stream, &more).is_err() {
@@ -272,7 +434,11 @@ fn talk_after_the_request_is_no_request(backend: Backend) {
     // It is served on, or let go; what it hears is the stream and nothing else.
     listener.reaches(due, SOON);
     listener.judge(totality_tests::Checker::expect_whole);
-    assert_eq!(stage.relay.metric("totality_greeted"), served + 1, "talk was taken for a request");
+    assert_eq!(
+        stage.relay.metric("totality_greeted"),
+        served + 1,
+        "talk was taken for a request"
+    );
     drop(listener);
     drop(stream);
     stage.expect_unharmed();
@@ -285,7 +451,11 @@ fn half_closed_listeners_are_served(backend: Backend) {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     listener.expect_sound();
     let due = stage.source.next() + 200;
-    assert!(listener.reaches(due, Duration::from_secs(10)), "expected to be served on: {:?}", listener.next());
+    assert!(
+        listener.reaches(due, Duration::from_secs(10)),
+        "expected to be served on: {:?}",
+        listener.next()
+    );
     listener.judge(totality_tests::Checker::expect_whole);
     drop(listener);
     drop(stream);

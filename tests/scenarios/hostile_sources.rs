@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use totality_tests::{Backend, Form, Listener, Opts, Relay, Source, Talk, World, basic, eventually, lacks, pass};
+use totality_tests::{
+    Backend, Form, Listener, Opts, Relay, Source, Talk, World, basic, eventually, lacks, pass,
+};
 
 use crate::common::Stage;
 
@@ -27,7 +29,10 @@ fn a_source_at_twenty_times_the_rate(backend: Backend) {
     let from = listener.bytes();
     pass(4000);
     let rate = (listener.bytes() - from) * 8 / 4;
-    assert!(rate <= 4_000_000, "expected push-back at 2 Mbit/s, got {rate} bit/s");
+    assert!(
+        rate <= 4_000_000,
+        "expected push-back at 2 Mbit/s, got {rate} bit/s"
+    );
     listener.judge(totality_tests::Checker::expect_whole);
     assert!(stage.relay.metric("totality_source_pauses") > 0);
     drop((fast, listener));
@@ -35,19 +40,28 @@ fn a_source_at_twenty_times_the_rate(backend: Backend) {
 }
 
 fn a_source_that_hangs(backend: Backend) {
-    let mut stage = Stage::set("hangs", backend, |o| o.set("source.timeout", "2s").set("source.hold", "0s"));
+    let mut stage = Stage::set("hangs", backend, |o| {
+        o.set("source.timeout", "2s").set("source.hold", "0s")
+    });
     let mut source = Source::push(&stage.studio, &stage.relay, "/hangs.ts", Form::Ts, 0, 1000);
     let listener = Listener::tune_in(&stage.audience, stage.relay.at(), "/hangs.ts", Form::Ts);
     listener.expect_sound();
     source.hang();
-    assert!(eventually(PATIENCE, || listener.is_closed()), "expected the source to be cut at its time-out");
+    assert!(
+        eventually(PATIENCE, || listener.is_closed()),
+        "expected the source to be cut at its time-out"
+    );
     assert_eq!(stage.relay.metric("totality_source_timeouts"), 1);
     drop((source, listener));
     stage.expect_unharmed();
 }
 
 fn a_source_that_trickles(backend: Backend) {
-    let change = |o: Opts| o.set("source.timeout", "2s").set("source.rate_window", "3s").set("source.hold", "0s");
+    let change = |o: Opts| {
+        o.set("source.timeout", "2s")
+            .set("source.rate_window", "3s")
+            .set("source.hold", "0s")
+    };
     let mut stage = Stage::set("trickles", backend, change);
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
     let mut talk = Talk::open(&stage.studio, stage.relay.at());
@@ -72,8 +86,14 @@ fn a_source_that_vanishes(backend: Backend) {
     let source = Source::push(&elsewhere, &stage.relay, "/gone.ts", Form::Ts, 0, 1000);
     let listener = Listener::tune_in(&stage.audience, stage.relay.at(), "/gone.ts", Form::Ts);
     listener.expect_sound();
-    elsewhere.sh("nft", &["add table inet t; add chain inet t o { type filter hook output priority 0; policy drop; }"]);
-    assert!(eventually(PATIENCE, || listener.is_closed()), "expected the listener to be let go");
+    elsewhere.sh(
+        "nft",
+        &["add table inet t; add chain inet t o { type filter hook output priority 0; policy drop; }"],
+    );
+    assert!(
+        eventually(PATIENCE, || listener.is_closed()),
+        "expected the listener to be let go"
+    );
     listener.judge(totality_tests::Checker::expect_whole);
     assert_eq!(stage.relay.metric("totality_source_timeouts"), 1);
     // The mount is free for whoever comes next.
@@ -83,7 +103,10 @@ fn a_source_that_vanishes(backend: Backend) {
 }
 
 fn updinfo(relay: &Relay, query: &str, login: &str) -> u16 {
-    let said = format!("GET /admin/metadata?mode=updinfo&{query} HTTP/1.1\r\nHost: relay\r\n{login}Connection: close\r\n\r\n");
+    let said = format!(
+        "GET /admin/metadata?mode=updinfo&{query} HTTP/1.1\r\nHost: {}\r\n{login}Connection: close\r\n\r\n",
+        relay.at()
+    );
     relay.ask(said.as_bytes(), PATIENCE).status().unwrap_or(0)
 }
 
@@ -94,29 +117,53 @@ fn a_flood_of_titles(backend: Backend) {
     let listener = Listener::tune_in_with(stream, "/radio.mp3", Form::Mp3, "Icy-MetaData: 1\r\n");
     listener.expect_sound();
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
-    assert_eq!(updinfo(&stage.relay, "mount=/radio.mp3&song=Totality", &login), 200);
+    assert_eq!(
+        updinfo(&stage.relay, "mount=/radio.mp3&song=Totality", &login),
+        200
+    );
     let heard = |listener: &Listener, part: &str| listener.titles().iter().any(|title| title.contains(part));
-    assert!(eventually(PATIENCE, || heard(&listener, "StreamTitle='Totality';")), "{:?}", listener.titles());
+    assert!(
+        eventually(PATIENCE, || heard(&listener, "StreamTitle='Totality';")),
+        "{:?}",
+        listener.titles()
+    );
     let refused = [401, 403];
     assert!(refused.contains(&updinfo(&stage.relay, "mount=/radio.mp3&song=Mine", "")));
-    assert!(refused.contains(&updinfo(&stage.relay, "mount=/radio.mp3&song=Mine", &basic("source", "wrong"))));
+    assert!(refused.contains(&updinfo(
+        &stage.relay,
+        "mount=/radio.mp3&song=Mine",
+        &basic("source", "wrong")
+    )));
     for i in 0..500 {
         let status = updinfo(&stage.relay, &format!("mount=/radio.mp3&song=flood-{i}"), &login);
         assert!(matches!(status, 200 | 429), "{status}");
     }
     let long = "y".repeat(5000);
-    for song in [&long, "a%0D%0AX-Injected:%20b", "%ff%fe%fd", "it%27s%3B%20StreamUrl%3D%27x"] {
+    for song in [
+        &long,
+        "a%0D%0AX-Injected:%20b",
+        "%ff%fe%fd",
+        "it%27s%3B%20StreamUrl%3D%27x",
+    ] {
         let status = updinfo(&stage.relay, &format!("mount=/radio.mp3&song={song}"), &login);
         assert!(matches!(status, 200 | 400 | 413 | 414 | 429 | 431), "{status}");
     }
     let far = "z".repeat(64 * 1024);
     let status = updinfo(&stage.relay, &format!("mount=/radio.mp3&song={far}"), &login);
-    assert!(matches!(status, 400 | 413 | 414 | 431), "64 KiB of title: {status}");
+    assert!(
+        matches!(status, 400 | 413 | 414 | 431),
+        "64 KiB of title: {status}"
+    );
     let due = radio.next() + 200;
     assert!(listener.reaches(due, PATIENCE));
     listener.judge(totality_tests::Checker::expect_whole);
     let titles = listener.titles();
-    assert!(titles.iter().all(|t| t.len() <= 4080 && !t.contains(['\r', '\n'])), "{titles:?}");
+    assert!(
+        titles
+            .iter()
+            .all(|t| t.len() <= 4080 && !t.contains(['\r', '\n'])),
+        "{titles:?}"
+    );
     assert!(!heard(&listener, "Mine"));
     drop((radio, listener));
     stage.expect_unharmed();
@@ -125,18 +172,32 @@ fn a_flood_of_titles(backend: Backend) {
 fn metadata_stays_in_phase_after_a_jump(backend: Backend) {
     let world = World::new("phase");
     let host = world.host("root");
-    let opts = Opts::on(backend).set("limits.ring", "256KiB").set("limits.ring_seconds", 1).set("limits.jumps", 100);
+    let opts = Opts::on(backend)
+        .set("limits.ring", "256KiB")
+        .set("limits.ring_seconds", 1)
+        .set("limits.jumps", 100);
     let mut relay = Relay::start(&host, opts);
     let source = Source::push(&host, &relay, "/radio.mp3", Form::Mp3, 0, 4000);
     let stream = host.connect_from(host.ip(), relay.at(), Some(16 * 1024)).unwrap();
     let listener = Listener::tune_in_with(stream, "/radio.mp3", Form::Mp3, "Icy-MetaData: 1\r\n");
     listener.expect_sound();
-    assert!(listener.head().to_lowercase().contains("icy-metaint:"), "{}", listener.head());
+    assert!(
+        listener.head().to_lowercase().contains("icy-metaint:"),
+        "{}",
+        listener.head()
+    );
     listener.stall();
-    assert!(eventually(PATIENCE, || relay.metric("totality_lag_jumps") > 0), "expected a jump");
+    assert!(
+        eventually(PATIENCE, || relay.metric("totality_lag_jumps") > 0),
+        "expected a jump"
+    );
     listener.resume();
     let from = listener.bytes();
-    assert!(eventually(PATIENCE, || listener.bytes() > from + 1_000_000), "{} bytes came", listener.bytes());
+    assert!(
+        eventually(PATIENCE, || listener.bytes() > from + 1_000_000),
+        "{} bytes came",
+        listener.bytes()
+    );
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
     updinfo(&relay, "mount=/radio.mp3&song=After", &login);
     let heard = || listener.titles().iter().any(|title| title.contains("After"));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use totality_tests::{Backend, Checker, Form, Listener, Opts, Relay, Signal, Source, World, eventually, lacks, pass};
+use totality_tests::{
+    Backend, Checker, Form, Listener, Opts, Relay, Signal, Source, World, eventually, lacks, pass,
+};
 
 use crate::common::{MOUNT, Stage};
 
@@ -22,7 +24,11 @@ fn expect_service(world: &World, relay: &mut Relay) {
     listener.expect_sound();
     pass(2000);
     let due = source.next();
-    assert!(listener.reaches(due, PATIENCE), "{due} sent, {:?} came", listener.next());
+    assert!(
+        listener.reaches(due, PATIENCE),
+        "{due} sent, {:?} came",
+        listener.next()
+    );
     listener.judge(Checker::expect_whole);
     drop(listener);
     relay.expect_alive();
@@ -37,7 +43,17 @@ fn an_uring_that_is_interrupted() {
     for error in ["EINTR", "EAGAIN", "EBUSY"] {
         let world = World::new("enter");
         let inject = format!("inject=io_uring_enter:error={error}:when=5+7");
-        let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_enter", "-e", &inject];
+        let words = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=io_uring_enter",
+            "-e",
+            &inject,
+        ];
         let opts = Opts::on(Backend::Uring).under(&words);
         let mut relay = Relay::start(&world.host("root"), opts);
         expect_service(&world, &mut relay);
@@ -54,12 +70,25 @@ fn no_uring_at_all() {
         let world = World::new("setup");
         let host = world.host("root");
         let inject = format!("inject=io_uring_setup:error={error}");
-        let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_setup", "-e", &inject];
+        let words = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=io_uring_setup",
+            "-e",
+            &inject,
+        ];
         let mut relay = Relay::start(&host, Opts::on(Backend::Auto).under(&words));
         expect_service(&world, &mut relay);
         let said = relay.said();
         let lines = said.lines().filter(|line| line.contains("io_uring")).count();
-        assert!(lines == 1 && said.contains("mio"), "expected one line about io_uring and mio, got {lines}:\n{said}");
+        assert!(
+            lines == 1 && said.contains("mio"),
+            "expected one line about io_uring and mio, got {lines}:\n{said}"
+        );
     }
 }
 
@@ -80,14 +109,23 @@ fn little_memory_may_be_locked() {
 fn tiny_buffers_on_both_sides(backend: Backend) {
     let mut stage = Stage::set("tiny", backend, |o| o.set("limits.send_buffer", "4KiB"));
     let host = stage.audience.clone();
-    let small = host.connect_from(host.ip(), stage.relay.at(), Some(2048)).unwrap();
+    let small = host
+        .connect_from(host.ip(), stage.relay.at(), Some(2048))
+        .unwrap();
     let listener = Listener::tune_in_with(small, MOUNT, Form::Ts, "");
     listener.expect_sound();
     pass(3000);
     let due = stage.source.next();
-    assert!(listener.reaches(due, PATIENCE), "{due} sent, {:?} came", listener.next());
+    assert!(
+        listener.reaches(due, PATIENCE),
+        "{due} sent, {:?} came",
+        listener.next()
+    );
     listener.judge(Checker::expect_whole);
-    assert!(stage.relay.metric("totality_sends_short") > 0, "expected sends that were cut short");
+    assert!(
+        stage.relay.metric("totality_sends_short") > 0,
+        "expected sends that were cut short"
+    );
     drop(listener);
     stage.expect_unharmed();
 }
@@ -96,15 +134,21 @@ fn tiny_buffers_on_both_sides(backend: Backend) {
 fn many_fast_sources(backend: Backend) {
     let mut stage = Stage::set("bursts", backend, |o| o);
     let mount = |i: usize| format!("/burst-{i}.ts");
-    let sources: Vec<Source> =
-        (0..6).map(|i| Source::push(&stage.studio, &stage.relay, &mount(i), Form::Ts, 0, 8000)).collect();
-    let listeners: Vec<Listener> =
-        (0..6).map(|i| Listener::tune_in(&stage.audience, stage.relay.at(), &mount(i), Form::Ts)).collect();
+    let sources: Vec<Source> = (0..6)
+        .map(|i| Source::push(&stage.studio, &stage.relay, &mount(i), Form::Ts, 0, 8000))
+        .collect();
+    let listeners: Vec<Listener> = (0..6)
+        .map(|i| Listener::tune_in(&stage.audience, stage.relay.at(), &mount(i), Form::Ts))
+        .collect();
     listeners.iter().for_each(Listener::expect_sound);
     pass(3000);
     for (source, listener) in sources.iter().zip(&listeners) {
         let due = source.next();
-        assert!(listener.reaches(due, PATIENCE), "{due} sent, {:?} came", listener.next());
+        assert!(
+            listener.reaches(due, PATIENCE),
+            "{due} sent, {:?} came",
+            listener.next()
+        );
         listener.judge(Checker::expect_whole);
     }
     drop((sources, listeners));

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use totality_tests::{
-    Backend, Checker, Form, Host, Listener, Opts, Process, Relay, SOURCE_PASSWORD, Source, World, eventually, icecast, lacks,
+    Backend, Checker, Form, Host, Listener, Opts, Process, Relay, SOURCE_PASSWORD, Source, World, eventually,
+    icecast, lacks,
 };
 use totality_tests::{Framing, get};
 
@@ -36,7 +37,11 @@ fn start_icecast(host: &Host, relay: &str) -> (Process, SocketAddr) {
         logs.display()
     );
     let process = icecast(host, "icecast", &xml);
-    assert!(eventually(PATIENCE, || host.connect(at).is_ok()), "Icecast does not listen: {}", process.said());
+    assert!(
+        eventually(PATIENCE, || host.connect(at).is_ok()),
+        "Icecast does not listen: {}",
+        process.said()
+    );
     (process, at)
 }
 
@@ -54,7 +59,11 @@ fn icecast_relays_us(backend: Backend) {
          <on-demand>0</on-demand><relay-shoutcast-metadata>0</relay-shoutcast-metadata></relay>"
     );
     let (_icecast, at) = start_icecast(&far, &from_us);
-    let head = || get(&far, at, "/status-json.xsl", "").text().contains("numbered.ts");
+    let head = || {
+        get(&far, at, "/status-json.xsl", "")
+            .text()
+            .contains("numbered.ts")
+    };
     assert!(eventually(PATIENCE, head), "Icecast does not relay us");
     let listener = Listener::tune_in(&far, at, MOUNT, Form::Ts);
     listener.expect_sound();
@@ -88,6 +97,11 @@ fn we_pull_from_icecast(backend: Backend) {
     };
     assert!(eventually(PATIENCE, again), "Icecast still has the old source");
     let source = Source::push_as(&far, at, MOUNT, Form::Ts, first, KBPS, Framing::Source);
-    assert!(listener.reaches(first, PATIENCE), "{} sent, {:?} came", source.next(), listener.next());
+    assert!(
+        listener.reaches(first, PATIENCE),
+        "{} sent, {:?} came",
+        source.next(),
+        listener.next()
+    );
     listener.judge(|heard| heard.expect_jumps(1));
 }

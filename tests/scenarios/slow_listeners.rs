@@ -26,7 +26,9 @@ fn five_hundred_who_never_read(backend: Backend) {
         return;
     }
     // A window of 8 s of the stream: long enough to fill every socket, short enough to see the ladder's end.
-    let mut stage = Stage::set("silent", backend, |o| o.set("limits.ring", "1MiB").set("limits.ring_seconds", 2));
+    let mut stage = Stage::set("silent", backend, |o| {
+        o.set("limits.ring", "1MiB").set("limits.ring_seconds", 2)
+    });
     stage.world.crowd_addresses(&stage.audience);
     let (kernel, user) = (stage.root.tcp_memory(), stage.relay.rss_kib());
     let crowd = Crowd::come(&stage.audience, stage.relay.at(), SILENT, GET, Some(4096));
@@ -36,13 +38,26 @@ fn five_hundred_who_never_read(backend: Backend) {
         crowd.closed() == SILENT
     });
     let used = stage.relay.rss_kib().saturating_sub(user);
-    assert!(let_go, "expected all {SILENT} to be let go by the ladder, {} were", crowd.closed());
+    assert!(
+        let_go,
+        "expected all {SILENT} to be let go by the ladder, {} were",
+        crowd.closed()
+    );
     let each = worst / SILENT as u64;
-    assert!(each <= KERNEL_PER_READER, "expected at most {KERNEL_PER_READER} bytes of kernel memory each, got {each}");
+    assert!(
+        each <= KERNEL_PER_READER,
+        "expected at most {KERNEL_PER_READER} bytes of kernel memory each, got {each}"
+    );
     // Not a test of our own patience: they must have been full at some time.
-    assert!(each > 4096, "expected their sockets to fill, got {each} bytes each");
+    assert!(
+        each > 4096,
+        "expected their sockets to fill, got {each} bytes each"
+    );
     let allowed = SILENT as u64 * USER_KIB_PER_LISTENER + USER_KIB_ONCE;
-    assert!(used <= allowed, "expected at most {allowed} KiB more of user memory, got {used}");
+    assert!(
+        used <= allowed,
+        "expected at most {allowed} KiB more of user memory, got {used}"
+    );
     drop(crowd);
     stage.expect_unharmed();
 }
@@ -65,15 +80,27 @@ fn who_falls_behind_jumps_whole_units(backend: Backend) {
     let change = |o: totality_tests::Opts| o.set("limits.ring", "256KiB").set("limits.ring_seconds", 1);
     let mut stage = Stage::set("behind", backend, change);
     let host = stage.audience.clone();
-    let small = host.connect_from(host.ip(), stage.relay.at(), Some(8192)).unwrap();
+    let small = host
+        .connect_from(host.ip(), stage.relay.at(), Some(8192))
+        .unwrap();
     let listener = Listener::tune_in_with(small, MOUNT, Form::Ts, "");
     listener.expect_sound();
     listener.stall();
-    let jumped = eventually(Duration::from_secs(30), || stage.relay.metric("totality_lag_jumps") > 0);
-    assert!(jumped, "expected a jump, got none: {}", stage.relay.get("/metrics").text());
+    let jumped = eventually(Duration::from_secs(30), || {
+        stage.relay.metric("totality_lag_jumps") > 0
+    });
+    assert!(
+        jumped,
+        "expected a jump, got none: {}",
+        stage.relay.get("/metrics").text()
+    );
     listener.resume();
     let due = stage.source.next() + 500;
-    assert!(listener.reaches(due, Duration::from_secs(15)), "{:?}", listener.next());
+    assert!(
+        listener.reaches(due, Duration::from_secs(15)),
+        "{:?}",
+        listener.next()
+    );
     let declared = stage.relay.metric("totality_lag_jumps") as usize;
     listener.judge(|heard| heard.expect_jumps(declared));
     drop(listener);

@@ -41,7 +41,8 @@ impl Crowd {
     ) -> Self {
         let streams = host.run(|| {
             let one = |i| {
-                let mut stream = connect_from(from(i), to, receive).unwrap_or_else(|e| panic!("caller {i}: {e}"));
+                let mut stream =
+                    connect_from(from(i), to, receive).unwrap_or_else(|e| panic!("caller {i}: {e}"));
                 let _ = stream.write_all(request);
                 stream
             };
@@ -55,11 +56,16 @@ impl Crowd {
         let hung = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (i, stream) in self.streams.iter().enumerate() {
-            epoll.add(stream, EpollEvent::new(EpollFlags::EPOLLRDHUP, i as u64)).unwrap();
+            epoll
+                .add(stream, EpollEvent::new(EpollFlags::EPOLLRDHUP, i as u64))
+                .unwrap();
         }
         let mut events = vec![EpollEvent::empty(); self.streams.len().max(1)];
         let told = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
-        events[..told].iter().filter(|event| event.events().intersects(hung)).count()
+        events[..told]
+            .iter()
+            .filter(|event| event.events().intersects(hung))
+            .count()
     }
 
     /// Everybody says these bytes; those who are gone do not.

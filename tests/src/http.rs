@@ -25,8 +25,12 @@ pub struct Answer {
 impl Answer {
     /// The status, if the answer begins as HTTP does.
     pub fn status(&self) -> Option<u16> {
-        let text = self.bytes.get(..12).and_then(|head| std::str::from_utf8(head).ok())?;
-        text.strip_prefix("HTTP/1.").and_then(|rest| rest[2..].parse().ok())
+        let text = self
+            .bytes
+            .get(..12)
+            .and_then(|head| std::str::from_utf8(head).ok())?;
+        text.strip_prefix("HTTP/1.")
+            .and_then(|rest| rest[2..].parse().ok())
     }
 
     /// All that came, as text.
@@ -64,7 +68,9 @@ impl Talk {
     ///
     /// When nobody listens.
     pub fn open(host: &Host, to: SocketAddr) -> Self {
-        let stream = host.connect(to).unwrap_or_else(|e| panic!("connecting to {to}: {e}"));
+        let stream = host
+            .connect(to)
+            .unwrap_or_else(|e| panic!("connecting to {to}: {e}"));
         Self::over(stream)
     }
 
@@ -134,19 +140,25 @@ impl Talk {
 /// Asks for a path and reads the whole answer, or what comes of it in a while.
 pub fn get(host: &Host, to: SocketAddr, path: &str, fields: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{fields}\r\n");
-    Talk::open(host, to).say(request.as_bytes()).hear(Duration::from_secs(5))
+    Talk::open(host, to)
+        .say(request.as_bytes())
+        .hear(Duration::from_secs(5))
 }
 
 /// An `Authorization` line for a user.
 pub fn basic(user: &str, password: &str) -> String {
-    format!("Authorization: Basic {}\r\n", base64(format!("{user}:{password}").as_bytes()))
+    format!(
+        "Authorization: Basic {}\r\n",
+        base64(format!("{user}:{password}").as_bytes())
+    )
 }
 
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for three in bytes.chunks(3) {
-        let word = three.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let word =
+            three.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
         for i in 0..4 {
             let letter = ALPHABET[(word >> (18 - 6 * i) & 63) as usize];
             out.push(if i <= three.len() { char::from(letter) } else { '=' });
@@ -159,7 +171,13 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     #[test]
     fn base64_of_the_rfc() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(super::base64(plain.as_bytes()), coded);
         }
     }

@@ -88,7 +88,11 @@ impl Listener {
         });
         let (reader, theirs) = (stream.try_clone().unwrap(), shared.clone());
         let thread = Some(std::thread::spawn(move || theirs.listen(reader)));
-        Self { shared, stream, thread }
+        Self {
+            shared,
+            stream,
+            thread,
+        }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -143,7 +147,11 @@ impl Listener {
     /// The longest time without a byte, up to now.
     pub fn gap_max(&self) -> Duration {
         let heard = self.heard();
-        if heard.closed { heard.gap } else { heard.gap.max(heard.last.elapsed()) }
+        if heard.closed {
+            heard.gap
+        } else {
+            heard.gap.max(heard.last.elapsed())
+        }
     }
 
     /// Forgets the gaps so far.
@@ -164,7 +172,12 @@ impl Listener {
     /// When nothing does.
     pub fn expect_sound(&self) {
         let came = crate::relay::eventually(Duration::from_secs(15), || self.units() > 0);
-        assert!(came, "expected a stream, got {:?} and {} bytes", self.head(), self.bytes());
+        assert!(
+            came,
+            "expected a stream, got {:?} and {} bytes",
+            self.head(),
+            self.bytes()
+        );
     }
 
     /// O1 and O4 for a listener that nothing has happened to: all bytes, and no gap beyond what the machine itself
@@ -175,7 +188,10 @@ impl Listener {
     /// When it noticed something.
     pub fn expect_undisturbed(&self, witness: &Witness) {
         let (gap, late) = (self.gap_max(), witness.worst());
-        assert!(!self.is_closed(), "expected the control listener to be served, it was closed");
+        assert!(
+            !self.is_closed(),
+            "expected the control listener to be served, it was closed"
+        );
         self.judge(Checker::expect_whole);
         assert!(
             gap <= GAP_MAX + late,
@@ -230,18 +246,32 @@ impl Heard {
             return bytes.to_vec();
         }
         self.head.extend_from_slice(bytes);
-        let Some(end) = self.head.windows(4).position(|w| w == b"\r\n\r\n") else { return Vec::new() };
+        let Some(end) = self.head.windows(4).position(|w| w == b"\r\n\r\n") else {
+            return Vec::new();
+        };
         self.head_done = true;
         let body = self.head.split_off(end + 4);
         let text = String::from_utf8_lossy(&self.head).to_lowercase();
-        let interval = text.lines().find_map(|l| l.strip_prefix("icy-metaint:")?.trim().parse().ok());
-        self.icy = interval.map(|interval| Icy { interval, left: interval, block: Vec::new() });
+        let interval = text
+            .lines()
+            .find_map(|l| l.strip_prefix("icy-metaint:")?.trim().parse().ok());
+        self.icy = interval.map(|interval| Icy {
+            interval,
+            left: interval,
+            block: Vec::new(),
+        });
         // What follows a refusal is no stream.
-        if text.split(' ').nth(1) == Some("200") { body } else { Vec::new() }
+        if text.split(' ').nth(1) == Some("200") {
+            body
+        } else {
+            Vec::new()
+        }
     }
 
     fn payload(&mut self, mut bytes: &[u8]) {
-        let Some(icy) = &mut self.icy else { return self.checker.feed(bytes) };
+        let Some(icy) = &mut self.icy else {
+            return self.checker.feed(bytes);
+        };
         while !bytes.is_empty() {
             if icy.left > 0 {
                 let n = icy.left.min(bytes.len());
@@ -253,7 +283,9 @@ impl Heard {
             icy.block.push(bytes[0]);
             bytes = &bytes[1..];
             if icy.block.len() == 1 + 16 * usize::from(icy.block[0]) {
-                let text = String::from_utf8_lossy(&icy.block[1..]).trim_end_matches('\0').to_owned();
+                let text = String::from_utf8_lossy(&icy.block[1..])
+                    .trim_end_matches('\0')
+                    .to_owned();
                 self.titles.extend((!text.is_empty()).then_some(text));
                 icy.block.clear();
                 icy.left = icy.interval;

@@ -86,18 +86,47 @@ fn mp3_unit(n: u64) -> Vec<u8> {
 fn ts_unit(n: u64) -> Vec<u8> {
     let (group, k) = (n / GROUP, n % GROUP);
     match k {
-        0 => table(0, group, &[0x00, 0xB0, 13, 0, 1, 0xC1, 0, 0, 0, 1, 0xE0 | (PMT_PID >> 8) as u8, PMT_PID as u8]),
+        0 => table(
+            0,
+            group,
+            &[
+                0x00,
+                0xB0,
+                13,
+                0,
+                1,
+                0xC1,
+                0,
+                0,
+                0,
+                1,
+                0xE0 | (PMT_PID >> 8) as u8,
+                PMT_PID as u8,
+            ],
+        ),
         1 => {
             let [high, low] = VIDEO_PID.to_be_bytes();
             let (high, low) = (0xE0 | high, low);
-            table(PMT_PID, group, &[2, 0xB0, 18, 0, 1, 0xC1, 0, 0, high, low, 0xF0, 0, 0x1B, high, low, 0xF0, 0])
+            table(
+                PMT_PID,
+                group,
+                &[
+                    2, 0xB0, 18, 0, 1, 0xC1, 0, 0, high, low, 0xF0, 0, 0x1B, high, low, 0xF0, 0,
+                ],
+            )
         }
         _ => video(n, group * (GROUP - 2) + k - 2, k == 2),
     }
 }
 
 fn table(pid: u16, group: u64, section: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x47, 0x40 | (pid >> 8) as u8, pid as u8, 0x10 | (group & 15) as u8, 0];
+    let mut packet = vec![
+        0x47,
+        0x40 | (pid >> 8) as u8,
+        pid as u8,
+        0x10 | (group & 15) as u8,
+        0,
+    ];
     packet.extend(section);
     packet.extend(crc32(section).to_be_bytes());
     packet.resize(188, 0xFF);
@@ -107,7 +136,12 @@ fn table(pid: u16, group: u64, section: &[u8]) -> Vec<u8> {
 fn video(n: u64, count: u64, is_key: bool) -> Vec<u8> {
     let start = if is_key { 0x40 } else { 0 };
     let adaptation = if is_key { 0x30 } else { 0x10 };
-    let mut packet = vec![0x47, start | (VIDEO_PID >> 8) as u8, VIDEO_PID as u8, adaptation | (count & 15) as u8];
+    let mut packet = vec![
+        0x47,
+        start | (VIDEO_PID >> 8) as u8,
+        VIDEO_PID as u8,
+        adaptation | (count & 15) as u8,
+    ];
     if is_key {
         let time = n * 188 * 8 * 90_000 / NOMINAL_BITS;
         // An adaptation field with the random access flag and a PCR, then the head of a PES packet with a PTS.
@@ -132,7 +166,11 @@ fn video(n: u64, count: u64, is_key: bool) -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| {
-            if crc & 1 << 31 != 0 { crc << 1 ^ 0x04C1_1DB7 } else { crc << 1 }
+            if crc & 1 << 31 != 0 {
+                crc << 1 ^ 0x04C1_1DB7
+            } else {
+                crc << 1
+            }
         })
     })
 }
@@ -165,7 +203,16 @@ const FAULTS_KEPT: usize = 8;
 impl Checker {
     /// A judge who has seen nothing.
     pub fn new(form: Form) -> Self {
-        Self { form, rest: Vec::new(), next: None, first: None, offset: 0, units: 0, jumps: Vec::new(), faults: Vec::new() }
+        Self {
+            form,
+            rest: Vec::new(),
+            next: None,
+            first: None,
+            offset: 0,
+            units: 0,
+            jumps: Vec::new(),
+            faults: Vec::new(),
+        }
     }
 
     /// Looks at the next bytes.
@@ -177,7 +224,9 @@ impl Checker {
             let unit = &self.rest[at..at + size];
             if !self.form.begins_unit(unit) {
                 let skip = unit.len();
-                let skip = (1..skip).find(|i| self.form.begins_unit(&self.rest[at + i..])).unwrap_or(skip);
+                let skip = (1..skip)
+                    .find(|i| self.form.begins_unit(&self.rest[at + i..]))
+                    .unwrap_or(skip);
                 self.fault(format!("no unit begins at byte {}", self.offset));
                 (at, self.offset) = (at + skip, self.offset + skip as u64);
                 continue;
@@ -201,7 +250,10 @@ impl Checker {
             Some(n) if self.form.unit(n) == unit => self.lands(n),
             // Tables that are not the next unit: a header for a newcomer.
             None if matches!(pid(unit), 0 | PMT_PID) => {}
-            _ => self.fault(format!("the unit at byte {} is none of the source's (due: {:?})", self.offset, self.next)),
+            _ => self.fault(format!(
+                "the unit at byte {} is none of the source's (due: {:?})",
+                self.offset, self.next
+            )),
         }
     }
 
@@ -260,10 +312,24 @@ impl Checker {
     ///
     /// When there are more or fewer, or bytes that are not the source's.
     pub fn expect_jumps(&self, declared: usize) {
-        assert!(self.faults.is_empty(), "bytes that are not the source's: {:#?}", self.faults);
+        assert!(
+            self.faults.is_empty(),
+            "bytes that are not the source's: {:#?}",
+            self.faults
+        );
         assert!(self.units > 0, "nothing came");
-        assert_eq!(self.jumps.len(), declared, "jumps: {:?} in {} units", self.jumps, self.units);
-        assert!(self.jumps.iter().all(|j| j.came >= j.due), "units came twice: {:?}", self.jumps);
+        assert_eq!(
+            self.jumps.len(),
+            declared,
+            "jumps: {:?} in {} units",
+            self.jumps,
+            self.units
+        );
+        assert!(
+            self.jumps.iter().all(|j| j.came >= j.due),
+            "units came twice: {:?}",
+            self.jumps
+        );
     }
 }
 
@@ -280,7 +346,9 @@ mod tests {
         for form in [Form::Ts, Form::Mp3] {
             for cut in [1, 7, 188, 1000] {
                 let mut checker = Checker::new(form);
-                bytes(form, 66..200).chunks(cut).for_each(|piece| checker.feed(piece));
+                bytes(form, 66..200)
+                    .chunks(cut)
+                    .for_each(|piece| checker.feed(piece));
                 checker.expect_whole();
                 assert_eq!((checker.first(), checker.next()), (Some(66), Some(200)));
             }
@@ -299,7 +367,10 @@ mod tests {
     fn what_is_lost_or_doubled_or_spoilt_is_seen() {
         let mut checker = Checker::new(Form::Ts);
         checker.feed(&bytes(Form::Ts, (66..80).chain(82..90).chain(85..95)));
-        assert_eq!(checker.jumps(), [Jump { due: 80, came: 82 }, Jump { due: 90, came: 85 }]);
+        assert_eq!(
+            checker.jumps(),
+            [Jump { due: 80, came: 82 }, Jump { due: 90, came: 85 }]
+        );
         let mut checker = Checker::new(Form::Ts);
         let mut spoilt = bytes(Form::Ts, 66..80);
         spoilt[188 * 3 + 100] ^= 1;

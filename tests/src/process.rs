@@ -29,9 +29,19 @@ impl Process {
     pub fn start(host: &Host, name: &str, mut command: Command) -> Self {
         let log = host.file(&format!("{name}.log"));
         let out = File::create(&log).unwrap();
-        command.stdout(out.try_clone().unwrap()).stderr(out).stdin(Stdio::null());
-        let child = host.run(|| command.spawn()).unwrap_or_else(|e| panic!("{name}: {command:?}: {e}"));
-        Self { name: name.to_owned(), child, log, status: None }
+        command
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .stdin(Stdio::null());
+        let child = host
+            .run(|| command.spawn())
+            .unwrap_or_else(|e| panic!("{name}: {command:?}: {e}"));
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            status: None,
+        }
     }
 
     /// Its process id.
@@ -93,7 +103,12 @@ impl Drop for Process {
             let said = self.said();
             let skip = said.len().saturating_sub(6000);
             let from = said.ceil_char_boundary(skip);
-            eprintln!("--- {} ({:?}) said:\n{}\n---", self.name, self.status, &said[from..]);
+            eprintln!(
+                "--- {} ({:?}) said:\n{}\n---",
+                self.name,
+                self.status,
+                &said[from..]
+            );
         }
     }
 }

@@ -153,8 +153,19 @@ impl Opts {
             }
             None => Command::new(program),
         };
-        command.args(["run", "--listen", &at.to_string(), "--backend", self.backend.flag()]);
-        command.args(["--workers", &self.workers.to_string(), "--max-batch-delay", &self.batch]);
+        command.args([
+            "run",
+            "--listen",
+            &at.to_string(),
+            "--backend",
+            self.backend.flag(),
+        ]);
+        command.args([
+            "--workers",
+            &self.workers.to_string(),
+            "--max-batch-delay",
+            &self.batch,
+        ]);
         if let Some(text) = &self.file {
             let path = host.file(&format!("{name}.toml"));
             std::fs::write(&path, text).unwrap();
@@ -221,7 +232,11 @@ impl Relay {
         });
         let ended = self.process.ended();
         let said = self.process.said();
-        assert!(listens && ended.is_none(), "expected a relay at {}, got {ended:?}: {said}", self.at);
+        assert!(
+            listens && ended.is_none(),
+            "expected a relay at {}, got {ended:?}: {said}",
+            self.at
+        );
     }
 
     /// Starts it again, as it was, at the same address.
@@ -260,14 +275,19 @@ impl Relay {
     /// Its process id. Under a wrapper that does not `exec`, the wrapper's child's.
     pub fn pid(&self) -> u32 {
         let own = self.process.pid();
-        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        let children =
+            std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
         let is_relay = |pid: u32| {
             std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("relay"))
         };
         if is_relay(own) {
             return own;
         }
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| is_relay(*pid)).unwrap_or(own)
+        children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .find(|pid| is_relay(*pid))
+            .unwrap_or(own)
     }
 
     /// Descriptors it holds.
@@ -279,14 +299,20 @@ impl Relay {
     pub fn rss_kib(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with("VmRSS:"));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Processor time it has used.
     pub fn cpu(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         let rest = text.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        let ticks: u64 = rest
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|n| n.parse::<u64>().ok())
+            .sum();
         Duration::from_millis(ticks * 10)
     }
 
@@ -312,8 +338,12 @@ impl Relay {
         let text = String::from_utf8_lossy(answer.body()).into_owned();
         let value = |line: &str| {
             let rest = line.strip_prefix(name)?;
-            let mine = rest.starts_with(['{', ' ']) || rest.strip_prefix("_total").is_some_and(|r| r.starts_with(['{', ' ']));
-            mine.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+            let mine = rest.starts_with(['{', ' '])
+                || rest
+                    .strip_prefix("_total")
+                    .is_some_and(|r| r.starts_with(['{', ' ']));
+            mine.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())
+                .flatten()
         };
         text.lines().filter_map(value).sum::<f64>() as u64
     }
@@ -376,18 +406,35 @@ impl Relay {
     ///
     /// When it is not, or does not.
     pub fn expect_alive(&mut self) {
-        assert!(self.lives(), "expected the relay to live, got {:?}: {}", self.process.ended(), self.said());
+        assert!(
+            self.lives(),
+            "expected the relay to live, got {:?}: {}",
+            self.process.ended(),
+            self.said()
+        );
         let answer = self.ask(b"GET nothing\r\n\r\n", Duration::from_secs(10));
-        assert_eq!(answer.status(), Some(400), "expected an answer, got {:?}", answer.text());
+        assert_eq!(
+            answer.status(),
+            Some(400),
+            "expected an answer, got {:?}",
+            answer.text()
+        );
     }
 
     /// O5.
     fn judge_log(&self) {
         let said = self.said();
         assert!(!said.contains("panicked at"), "{} panicked:\n{said}", self.name);
-        let loud = said.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+        let loud = said
+            .lines()
+            .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+            .count();
         let allowed = LOG_LINES_PER_SECOND * (self.began.elapsed().as_secs() as usize + 2);
-        assert!(!self.quiet || loud <= allowed, "a log flood of {loud} lines from {}", self.name);
+        assert!(
+            !self.quiet || loud <= allowed,
+            "a log flood of {loud} lines from {}",
+            self.name
+        );
     }
 }
 
@@ -415,10 +462,16 @@ impl PeerLite {
     pub fn start(host: &Host, url: &str) -> Self {
         let at = SocketAddr::new(host.ip(), host.free_port());
         let mut command = Command::new(bin("peer-lite"));
-        command.args([url, "--listen", &at.to_string()]).env("RELAY_AUTH_NODE_TOKEN", NODE_TOKEN);
+        command
+            .args([url, "--listen", &at.to_string()])
+            .env("RELAY_AUTH_NODE_TOKEN", NODE_TOKEN);
         let mut process = Process::start(host, "peer-lite", command);
         let listens = eventually(START, || process.ended().is_some() || host.connect(at).is_ok());
-        assert!(listens && process.ended().is_none(), "expected a peer at {at}, got: {}", process.said());
+        assert!(
+            listens && process.ended().is_none(),
+            "expected a peer at {at}, got: {}",
+            process.said()
+        );
         Self { at, process }
     }
 
@@ -436,8 +489,9 @@ impl PeerLite {
 impl Opts {
     /// Runs the relay as the user nobody, under more wrappers.
     pub fn as_nobody(self, words: &[&str]) -> Self {
-        let all = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].iter().chain(words);
+        let all = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            .iter()
+            .chain(words);
         self.under(&all.copied().collect::<Vec<_>>())
     }
 }
-

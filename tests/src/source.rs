@@ -58,7 +58,9 @@ impl Source {
         kbps: u64,
         framing: Framing,
     ) -> Self {
-        let mut stream = host.connect(to).unwrap_or_else(|e| panic!("a source for {to}: {e}"));
+        let mut stream = host
+            .connect(to)
+            .unwrap_or_else(|e| panic!("a source for {to}: {e}"));
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(head(mount, form, framing).as_bytes()).unwrap();
@@ -75,7 +77,12 @@ impl Source {
             done: done.clone(),
         };
         let thread = Some(std::thread::spawn(move || pusher.run()));
-        Self { next, done, stream, thread }
+        Self {
+            next,
+            done,
+            stream,
+            thread,
+        }
     }
 
     /// The next unit that it will send.
@@ -121,7 +128,10 @@ fn head(mount: &str, form: Form, framing: Framing) -> String {
         Framing::Source => format!("SOURCE {mount} HTTP/1.0\r\n"),
     };
     let login = basic("source", SOURCE_PASSWORD);
-    format!("{line}Host: relay\r\n{login}Content-Type: {}\r\nIce-Name: numbered\r\n\r\n", form.content_type())
+    format!(
+        "{line}Host: relay\r\n{login}Content-Type: {}\r\nIce-Name: numbered\r\n\r\n",
+        form.content_type()
+    )
 }
 
 fn answer(stream: &mut TcpStream) -> String {
@@ -152,7 +162,11 @@ impl Pusher {
             let sent = self.next.load(Ordering::Relaxed) - first;
             let bits = began.elapsed().as_millis() as u64 * self.kbps;
             let due = ahead + bits / (8 * self.form.unit_bytes() as u64);
-            let count = if self.kbps == 0 { 64 } else { due.saturating_sub(sent).min(512) };
+            let count = if self.kbps == 0 {
+                64
+            } else {
+                due.saturating_sub(sent).min(512)
+            };
             if count > 0 && !self.send(count) {
                 return;
             }

@@ -16,7 +16,10 @@ pub fn have(program: &str) -> bool {
 pub fn tool(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|path| path.exists())
+    std::env::split_paths(&path)
+        .chain(usual)
+        .map(|dir| dir.join(program))
+        .find(|path| path.exists())
 }
 
 /// Whether namespaces and the like may be had.
@@ -30,7 +33,11 @@ pub fn is_root() -> bool {
 ///
 /// In CI, when something is missing.
 pub fn lacks(scenario: &str, root: bool, programs: &[&str]) -> bool {
-    let mut missing: Vec<&str> = programs.iter().copied().filter(|program| !have(program)).collect();
+    let mut missing: Vec<&str> = programs
+        .iter()
+        .copied()
+        .filter(|program| !have(program))
+        .collect();
     if root && !is_root() {
         missing.push("root");
     }
@@ -46,14 +53,23 @@ pub fn lacks(scenario: &str, root: bool, programs: &[&str]) -> bool {
 /// Runs ffmpeg on a host, with what it says kept.
 pub fn ffmpeg(host: &Host, name: &str, args: &[&str]) -> Process {
     let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-nostdin", "-v", "error"]).args(args);
+    command
+        .args(["-hide_banner", "-nostdin", "-v", "error"])
+        .args(args);
     Process::start(host, name, command)
 }
 
 /// Publishes a test picture with sound in real time, encoded by `encode`, to `url`.
 pub fn publish(host: &Host, name: &str, encode: &[&str], url: &str) -> Process {
     let input = [
-        "-re", "-f", "lavfi", "-i", "testsrc=size=320x180:rate=25", "-f", "lavfi", "-i",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=size=320x180:rate=25",
+        "-f",
+        "lavfi",
+        "-i",
         "sine=frequency=440:sample_rate=44100",
     ];
     let args: Vec<&str> = input.iter().chain(encode).copied().chain([url]).collect();
@@ -70,7 +86,9 @@ pub fn play(host: &Host, url: &str, seconds: u32, options: &[&str]) -> Result<()
     let status = player.wait(Duration::from_secs(40));
     let said = player.said();
     match status {
-        None => Err(format!("{url}: the player did not come to an end; it said {said:?}")),
+        None => Err(format!(
+            "{url}: the player did not come to an end; it said {said:?}"
+        )),
         Some(status) if !status.success() || !said.is_empty() => Err(format!("{url}: {status}: {said}")),
         Some(_) => Ok(()),
     }
@@ -87,7 +105,10 @@ pub fn vlc(host: &Host, name: &str, args: &[&str]) -> Process {
     let home = host.file(&format!("{name}-home"));
     std::fs::create_dir_all(&home).unwrap();
     std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    command.env("HOME", home).args(["-I", "dummy", "--no-interact"]).args(args);
+    command
+        .env("HOME", home)
+        .args(["-I", "dummy", "--no-interact"])
+        .args(args);
     Process::start(host, name, command)
 }
 

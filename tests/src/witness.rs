@@ -28,7 +28,11 @@ impl Witness {
                 worst.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
             }
         });
-        Self { worst_us, done, thread: Some(thread) }
+        Self {
+            worst_us,
+            done,
+            thread: Some(thread),
+        }
     }
 
     /// The longest that the machine held up a sleeper.

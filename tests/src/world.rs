@@ -76,7 +76,10 @@ impl World {
         let isolated = is_root() && crate::tools::have("ip");
         let id = WORLDS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{id}-", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&format!("totality-{name}-")).tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("totality-{name}-"))
+            .tempdir()
+            .unwrap();
         // Players and relays that run as nobody read and write here too.
         let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(dir.path(), all).unwrap();
@@ -87,7 +90,12 @@ impl World {
             ip(&format!("-n {switch} link add br0 type bridge"));
             ip(&format!("-n {switch} link set br0 up"));
         }
-        Self { prefix, isolated, hosts: Mutex::new(BTreeMap::new()), dir: Arc::new(dir) }
+        Self {
+            prefix,
+            isolated,
+            hosts: Mutex::new(BTreeMap::new()),
+            dir: Arc::new(dir),
+        }
     }
 
     /// Whether hosts have networks of their own.
@@ -99,7 +107,10 @@ impl World {
     pub fn host(&self, name: &str) -> Host {
         let mut hosts = self.hosts.lock().unwrap();
         let number = hosts.len() + 1;
-        hosts.entry(name.to_owned()).or_insert_with(|| self.make_host(name, number as u8)).clone()
+        hosts
+            .entry(name.to_owned())
+            .or_insert_with(|| self.make_host(name, number as u8))
+            .clone()
     }
 
     fn make_host(&self, name: &str, number: u8) -> Host {
@@ -118,7 +129,9 @@ impl World {
             host.ip = Ipv4Addr::new(NET[0], NET[1], NET[2], number);
             ip(&format!("netns add {netns_name}"));
             ip(&format!("-n {netns_name} link set lo up"));
-            ip(&format!("-n {netns_name} link add eth0 type veth peer name {port} netns {switch}"));
+            ip(&format!(
+                "-n {netns_name} link add eth0 type veth peer name {port} netns {switch}"
+            ));
             ip(&format!("-n {netns_name} addr add {}/24 dev eth0", host.ip));
             ip(&format!("-n {netns_name} link set eth0 up"));
             ip(&format!("-n {switch} link set {port} master br0 up"));
@@ -135,10 +148,16 @@ impl World {
     /// On a world without namespaces.
     pub fn crowd_addresses(&self, crowd: &Host) {
         assert!(self.isolated, "a crowd's addresses need namespaces");
-        ip(&format!("-n {} route add local 10.77.0.0/16 dev lo", crowd.netns_name));
+        ip(&format!(
+            "-n {} route add local 10.77.0.0/16 dev lo",
+            crowd.netns_name
+        ));
         let hosts = self.hosts.lock().unwrap();
         for host in hosts.values().filter(|host| host.name != crowd.name) {
-            ip(&format!("-n {} route add 10.77.0.0/16 via {}", host.netns_name, crowd.ip));
+            ip(&format!(
+                "-n {} route add 10.77.0.0/16 via {}",
+                host.netns_name, crowd.ip
+            ));
         }
     }
 }
@@ -152,9 +171,13 @@ impl Drop for World {
 }
 
 fn namespaces() -> Vec<String> {
-    let out = try_run("ip", &["netns", "list"]).map(|out| out.stdout).unwrap_or_default();
+    let out = try_run("ip", &["netns", "list"])
+        .map(|out| out.stdout)
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&out).into_owned();
-    text.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    text.lines()
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
 }
 
 fn remove_namespaces(ours: impl Fn(&str) -> bool) {
@@ -170,7 +193,9 @@ fn clear_leftovers() {
         pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists())
     };
     for name in namespaces().iter().filter(|name| dead(name)) {
-        let pids = try_run("ip", &["netns", "pids", name]).map(|out| out.stdout).unwrap_or_default();
+        let pids = try_run("ip", &["netns", "pids", name])
+            .map(|out| out.stdout)
+            .unwrap_or_default();
         for pid in String::from_utf8_lossy(&pids).split_whitespace() {
             let _ = try_run("kill", &["-9", pid]);
         }
@@ -202,7 +227,10 @@ impl Host {
                 setns(netns, CloneFlags::CLONE_NEWNET).expect("entering a network namespace");
                 f()
             };
-            scope.spawn(enter_and_run).join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+            scope
+                .spawn(enter_and_run)
+                .join()
+                .unwrap_or_else(|cause| std::panic::resume_unwind(cause))
         })
     }
 
@@ -212,9 +240,15 @@ impl Host {
     ///
     /// When it fails.
     pub fn sh(&self, program: &str, args: &[&str]) -> String {
-        let out = self.run(|| try_run(program, args)).unwrap_or_else(|e| panic!("{program}: {e}"));
+        let out = self
+            .run(|| try_run(program, args))
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
         let said = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "{program} {args:?} on {}: {said}", self.name);
+        assert!(
+            out.status.success(),
+            "{program} {args:?} on {}: {said}",
+            self.name
+        );
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
@@ -238,7 +272,12 @@ impl Host {
     /// # Errors
     ///
     /// As the kernel says.
-    pub fn connect_from(&self, from: IpAddr, to: SocketAddr, receive: Option<usize>) -> io::Result<TcpStream> {
+    pub fn connect_from(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        receive: Option<usize>,
+    ) -> io::Result<TcpStream> {
         self.run(|| connect_from(from, to, receive))
     }
 
@@ -266,7 +305,9 @@ impl Host {
 
     /// Kernel memory of all TCP sockets on this machine, in bytes (`/proc/net/sockstat`; the kernel keeps one sum).
     pub fn tcp_memory(&self) -> u64 {
-        let text = self.run(|| std::fs::read_to_string("/proc/thread-self/net/sockstat")).unwrap();
+        let text = self
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/sockstat"))
+            .unwrap();
         let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();
         let pages: u64 = line.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap();
         pages * 4096
