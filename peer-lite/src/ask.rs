@@ -46,7 +46,10 @@ fn status(channel: &Channel, follow: &FollowConfig) -> io::Result<[u8; 3]> {
 
 fn connect(channel: &Channel) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in (channel.url.host.as_str(), channel.url.port).to_socket_addrs()?.take(2) {
+    for address in (channel.url.host.as_str(), channel.url.port)
+        .to_socket_addrs()?
+        .take(2)
+    {
         match TcpStream::connect_timeout(&address, PATIENCE / 2) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

@@ -37,7 +37,9 @@ impl Entrance {
 /// Opens the desk.
 pub(crate) fn open(house: Weak<House>, gauge: Arc<Gauge>) -> io::Result<Entrance> {
     let (entrance, visitors) = bounded(QUEUE);
-    thread::Builder::new().name("desk".into()).spawn(move || serve(&visitors, &house, &gauge))?;
+    thread::Builder::new()
+        .name("desk".into())
+        .spawn(move || serve(&visitors, &house, &gauge))?;
     Ok(Entrance(entrance))
 }
 
@@ -72,10 +74,18 @@ fn answer(read: &[u8], house: &House, gauge: &Gauge) -> Vec<u8> {
             Err(error) => text(500, "text/plain", &format!("{error}\n"), body),
         },
         "/healthz" => text(200, "text/plain", "ok\n", body),
-        path if is_playlist(path, &gauge.mount) => {
-            text(200, "audio/x-mpegurl", &m3u(&stream_url(&head, gauge), &gauge.mount), body)
-        }
-        _ => text(404, "text/plain", "/ plays; /status and /playlist.m3u are here too\n", body),
+        path if is_playlist(path, &gauge.mount) => text(
+            200,
+            "audio/x-mpegurl",
+            &m3u(&stream_url(&head, gauge), &gauge.mount),
+            body,
+        ),
+        _ => text(
+            404,
+            "text/plain",
+            "/ plays; /status and /playlist.m3u are here too\n",
+            body,
+        ),
     }
 }
 
@@ -98,5 +108,9 @@ fn text(status: u16, content_type: &str, body: &str, with_body: bool) -> Vec<u8>
         .header("Cache-Control", "no-store")
         .header("Access-Control-Allow-Origin", "*")
         .header("Connection", "close");
-    if with_body { head.body(body.as_bytes()) } else { head.header("Content-Length", &body.len().to_string()).head() }
+    if with_body {
+        head.body(body.as_bytes())
+    } else {
+        head.header("Content-Length", &body.len().to_string()).head()
+    }
 }

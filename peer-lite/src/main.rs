@@ -3,7 +3,7 @@
 mod players;
 mod screen;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,8 +55,13 @@ Exit codes: 0 ended as told, 1 could not run, 2 wrong usage";
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let level = if args.quiet { tracing::Level::WARN } else { tracing::Level::INFO };
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).with_target(false).init();
+    // The status line says the rest.
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(tracing::Level::WARN)
+        .with_target(false)
+        .init();
     match options(&args) {
         Ok(options) => finish(run(&args, options)),
         Err(why) => fail(&why, 2),
@@ -67,9 +72,10 @@ fn finish(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => fail(&error.to_string(), 2),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            fail(&format!("{error}; is a peer running already? --listen takes another address"), 1)
-        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => fail(
+            &format!("{error}; is a peer running already? --listen takes another address"),
+            1,
+        ),
         Err(error) => fail(&error.to_string(), 1),
     }
 }
@@ -81,23 +87,36 @@ fn fail(why: &str, code: u8) -> ExitCode {
 
 fn options(args: &Args) -> Result<Options, String> {
     let token = token().map_err(|why| format!("RELAY_AUTH_NODE_TOKEN: {why}"))?;
-    Ok(Options { listen: args.listen, token, ..Options::new(&args.url) })
+    Ok(Options {
+        listen: args.listen,
+        token,
+        ..Options::new(&args.url)
+    })
 }
 
 fn token() -> Result<Option<relay_link::Token>, String> {
-    let Ok(text) = std::env::var("RELAY_AUTH_NODE_TOKEN") else { return Ok(None) };
+    let Ok(text) = std::env::var("RELAY_AUTH_NODE_TOKEN") else {
+        return Ok(None);
+    };
     let secret = match text.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?,
         None => text,
     };
-    relay_link::Token::new(secret.trim()).map(Some).map_err(|e| e.to_string())
+    relay_link::Token::new(secret.trim())
+        .map(Some)
+        .map_err(|e| e.to_string())
 }
 
 fn run(args: &Args, options: Options) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let peer = Peer::start(options)?;
     if !args.quiet {
-        let _ = writeln!(io::stderr(), "Following {}\nPlay     {}", args.url, peer.player_url());
+        let _ = writeln!(
+            io::stderr(),
+            "Following {}\nPlay     {}",
+            args.url,
+            peer.player_url()
+        );
     }
     if args.open {
         players::open(peer.player_url());

@@ -59,8 +59,15 @@ impl Peer {
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), 0, seed).map_err(io::Error::other)?;
         let crew = Crew::start(Backend::Mio, [(setup, station)])?;
-        thread::Builder::new().name("notes".into()).spawn(move || write_notes(&events))?;
-        Ok(Self { house, gauge, listen, crew })
+        thread::Builder::new()
+            .name("notes".into())
+            .spawn(move || write_notes(&events))?;
+        Ok(Self {
+            house,
+            gauge,
+            listen,
+            crew,
+        })
     }
 
     /// Where players find it; the port is known even if 0 was asked for.
@@ -121,8 +128,12 @@ fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
         channels_max: 2,
         ring_bytes: RING_BYTES,
         ring_seconds: 16,
+        ring_max_bytes: 32 << 20,
         chunk_size: 1316,
-        listener: relay_listener::Config { max: PLAYERS_MAX, ..Default::default() },
+        listener: relay_listener::Config {
+            max: PLAYERS_MAX,
+            ..Default::default()
+        },
         source: relay_source::Config::default(),
         mounts: Default::default(),
         node_token: options.token.clone(),
@@ -146,15 +157,24 @@ fn upstreams(options: &Options, channel: &Channel, node_id: &str) -> io::Result<
     if !options.plain_too || about_links(channel, &follow) == Answer::Link {
         return Ok(vec![link]);
     }
-    let plain = UpstreamSpec { plain_url: Some(options.url.clone()), ..link.clone() };
+    let plain = UpstreamSpec {
+        plain_url: Some(options.url.clone()),
+        ..link.clone()
+    };
     Ok(vec![link, plain])
 }
 
 fn write_notes(events: &Receiver<Event>) {
     while let Ok(event) = events.recv() {
         match event {
-            Event::Note { level: Level::Info, text } => tracing::info!("{text}"),
-            Event::Note { level: Level::Warn, text } => tracing::warn!("{text}"),
+            Event::Note {
+                level: Level::Info,
+                text,
+            } => tracing::info!("{text}"),
+            Event::Note {
+                level: Level::Warn,
+                text,
+            } => tracing::warn!("{text}"),
             Event::Access(access) => tracing::debug!("{} {} {}", access.peer, access.target, access.status),
         }
     }

@@ -18,7 +18,11 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { quiet, terminal: io::stderr().is_terminal(), last: None }
+        Self {
+            quiet,
+            terminal: io::stderr().is_terminal(),
+            last: None,
+        }
     }
 
     pub(crate) fn show(&mut self, status: &Status) {
@@ -84,7 +88,14 @@ mod tests {
             ..Status::default()
         };
         let line = line(&status);
-        for part in ["on-air", "7.2 s", "500 kb/s", "from root by link", "1 player ", "0 gaps"] {
+        for part in [
+            "on-air",
+            "7.2 s",
+            "500 kb/s",
+            "from root by link",
+            "1 player ",
+            "0 gaps",
+        ] {
             assert!(line.contains(part), "{part:?} in {line}");
         }
     }

@@ -92,5 +92,7 @@ fn held_us(run: &Run) -> u64 {
     let at = |number: u64| run.index.get(number).map(|info| info.capture_us);
     let oldest = at(run.raw.floor().div_ceil(chunk));
     let newest = (run.raw.head() / chunk).checked_sub(1).and_then(at);
-    newest.zip(oldest).map_or(0, |(newest, oldest)| newest.saturating_sub(oldest))
+    newest
+        .zip(oldest)
+        .map_or(0, |(newest, oldest)| newest.saturating_sub(oldest))
 }

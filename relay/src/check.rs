@@ -13,7 +13,11 @@ use crate::start;
 ///
 /// The first mistake; a source that cannot be opened.
 pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result<(), Failure> {
-    let settings = Settings::load(&Sources { file, env: &start::env, flags })?;
+    let settings = Settings::load(&Sources {
+        file,
+        env: &start::env,
+        flags,
+    })?;
     if let Some(local) = &settings.local
         && local.file.is_some()
     {

@@ -13,7 +13,16 @@ use crate::{check, demo, keygen, start, status};
 
 /// Flags that `-h` shows; `--help` shows all.
 const COMMON: &[&str] = &[
-    "listen", "workers", "backend", "max-batch-delay", "upstream", "source", "loop", "mount", "access-log", "log",
+    "listen",
+    "workers",
+    "backend",
+    "max-batch-delay",
+    "upstream",
+    "source",
+    "loop",
+    "mount",
+    "access-log",
+    "log",
 ];
 
 /// Totality: a live relay. One stream in, a crowd of listeners out, more relays behind it.
@@ -26,11 +35,11 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 First steps:
-  relay demo                                  see the whole chain at work on this machine
-  relay run                                   a root on 127.0.0.1:8000; it prints how to publish and to listen
-  relay run --source film.ts --loop           ... with a channel from a file
-  relay run --upstream http://root:8000       a repeater: carries any channel of another node, on demand
-  relay <command> --help                      more examples
+  relay demo                              see the whole chain at work on this machine
+  relay run                               a root on 127.0.0.1:8000; it says how to publish
+  relay run --source film.ts --loop       ... with a channel from a file
+  relay run --upstream http://root:8000   a repeater: any channel of another node, on demand
+  relay <command> --help                  more examples
 
 Exit codes: 0 ended as told, 1 could not run, 2 wrong usage or configuration";
 
@@ -46,10 +55,14 @@ enum Verb {
     #[command(after_help = CHECK_EXAMPLES)]
     Check(Check),
     /// Print a fresh random secret: a password or a node token
-    #[command(after_help = "Example:\n  relay keygen > node-token && RELAY_AUTH_NODE_TOKEN=@node-token relay run")]
+    #[command(
+        after_help = "Example:\n  relay keygen > node-token && RELAY_AUTH_NODE_TOKEN=@node-token relay run"
+    )]
     Keygen,
     /// Show how a running node is doing
-    #[command(after_help = "Examples:\n  relay status\n  relay status http://root:8000 --json | jq .channels")]
+    #[command(
+        after_help = "Examples:\n  relay status\n  relay status http://root:8000 --json | jq .channels"
+    )]
     Status(status::Options),
 }
 
@@ -67,10 +80,12 @@ Examples:
     relay run --upstream pull+http://radio.example:8000/stream.ogg
     ffmpeg -re -i film.mp4 -c copy -f mpegts - | relay run --source - --mount /film.ts
 
-Every flag is also a key of the file and a variable: --limits-ring 8MiB, [limits] ring = \"8MiB\",
-RELAY_LIMITS_RING=8MiB. Flags go before variables, variables before the file. Secrets are never flags:
-RELAY_AUTH_SOURCE_PASSWORD (user `source`), RELAY_AUTH_ADMIN_PASSWORD (user `admin`), RELAY_AUTH_NODE_TOKEN;
-each may be @FILE.";
+Every flag (--help shows all of them) is also a key of the file and a variable:
+  --limits-ring 8MiB     [limits] ring = \"8MiB\"     RELAY_LIMITS_RING=8MiB
+Flags go before variables, variables before the file. Secrets are never flags; each may be @FILE:
+  RELAY_AUTH_SOURCE_PASSWORD   for publishing, as user `source`
+  RELAY_AUTH_ADMIN_PASSWORD    for /admin, as user `admin`
+  RELAY_AUTH_NODE_TOKEN        for links between nodes";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -111,7 +126,11 @@ struct Flags(BTreeMap<String, Vec<String>>);
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key: &Key| Some(matches.get_many::<String>(key.flag?)?.cloned().collect());
-        Ok(Self(KEYS.iter().filter_map(|key| Some((key.id(), given(key)?))).collect()))
+        Ok(Self(
+            KEYS.iter()
+                .filter_map(|key| Some((key.id(), given(key)?)))
+                .collect(),
+        ))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -122,9 +141,9 @@ impl FromArgMatches for Flags {
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        KEYS.iter().filter_map(|key| Some((key, key.flag?))).fold(command, |command, (key, flag)| {
-            command.arg(arg(key, flag))
-        })
+        KEYS.iter()
+            .filter_map(|key| Some((key, key.flag?)))
+            .fold(command, |command, (key, flag)| command.arg(arg(key, flag)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -146,7 +165,10 @@ fn arg(key: &'static Key, flag: &'static str) -> Arg {
         .allow_hyphen_values(key.name == "source" || key.name == "access");
     match key.shape {
         Shape::List => arg.action(ArgAction::Append),
-        Shape::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Shape::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
         _ => arg,
     }
 }
@@ -169,7 +191,9 @@ pub fn run() -> ExitCode {
         Verb::Demo(options) => demo::run(&options),
         Verb::Check(check) if check.example => print(&crate::config::example()),
         Verb::Check(check) => check::run(check.config.as_deref(), &check.flags.0),
-        Verb::Keygen => keygen::secret().map_err(Failure::from).and_then(|secret| print(&format!("{secret}\n"))),
+        Verb::Keygen => keygen::secret()
+            .map_err(Failure::from)
+            .and_then(|secret| print(&format!("{secret}\n"))),
         Verb::Status(options) => status::run(&options),
     };
     match done {
@@ -193,12 +217,18 @@ pub struct Failure {
 impl Failure {
     /// It could not run.
     pub fn runtime(text: impl ToString) -> Self {
-        Self { code: 1, text: text.to_string() }
+        Self {
+            code: 1,
+            text: text.to_string(),
+        }
     }
 
     /// It was told something that cannot be.
     pub fn usage(text: impl ToString) -> Self {
-        Self { code: 2, text: text.to_string() }
+        Self {
+            code: 2,
+            text: text.to_string(),
+        }
     }
 }
 
@@ -243,7 +273,17 @@ mod tests {
 
     #[test]
     fn flags_become_keys() {
-        let given = flags(&["--listen", "[::]:1", "--page=false", "--loop", "--upstream", "a", "--upstream", "b"]).unwrap();
+        let given = flags(&[
+            "--listen",
+            "[::]:1",
+            "--page=false",
+            "--loop",
+            "--upstream",
+            "a",
+            "--upstream",
+            "b",
+        ])
+        .unwrap();
         assert_eq!(given["server.listen"], ["[::]:1"]);
         assert_eq!(given["server.page"], ["false"]);
         assert_eq!(given["local.loop"], ["true"]);
@@ -253,11 +293,17 @@ mod tests {
 
     #[test]
     fn standard_input_is_a_dash() {
-        assert_eq!(flags(&["--source", "-", "--access-log", "-"]).unwrap()["local.source"], ["-"]);
+        assert_eq!(
+            flags(&["--source", "-", "--access-log", "-"]).unwrap()["local.source"],
+            ["-"]
+        );
     }
 
     #[test]
     fn secrets_have_no_flags() {
-        assert_eq!(flags(&["--auth-source-password", "x"]).unwrap_err().exit_code(), 2);
+        assert_eq!(
+            flags(&["--auth-source-password", "x"]).unwrap_err().exit_code(),
+            2
+        );
     }
 }

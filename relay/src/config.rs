@@ -6,6 +6,8 @@ mod error;
 mod file;
 mod keys;
 mod show;
+#[cfg(test)]
+mod tests;
 mod units;
 mod upstream;
 mod values;
@@ -45,7 +47,10 @@ pub struct Sources<'a> {
 
 impl std::fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sources").field("file", &self.file).field("flags", &self.flags).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,8 +141,14 @@ impl Settings {
 /// Names in the environment that look like keys and are none, with the nearest that is one.
 pub fn strange_env<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(String, Option<String>)> {
     let known: Vec<String> = KEYS.iter().map(Key::env).collect();
-    let is_ours = |name: &&str| SECTIONS.iter().any(|(s, _)| name.starts_with(&format!("RELAY_{}_", s.to_uppercase())));
-    let strange = names.filter(is_ours).filter(|name| !known.iter().any(|k| k == name));
+    let is_ours = |name: &&str| {
+        SECTIONS
+            .iter()
+            .any(|(s, _)| name.starts_with(&format!("RELAY_{}_", s.to_uppercase())))
+    };
+    let strange = names
+        .filter(is_ours)
+        .filter(|name| !known.iter().any(|k| k == name));
     let near = |name: &str| error::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
     strange.map(|name| (name.to_owned(), near(name))).collect()
 }
@@ -147,7 +158,12 @@ struct Reader<'a>(&'a Values);
 
 impl Reader<'_> {
     fn settings(&self) -> Result<Settings, Error> {
-        let listen = self.need("server", "listen", "an address such as 127.0.0.1:8000 or [::]:8000", |t| t.parse().ok())?;
+        let listen = self.need(
+            "server",
+            "listen",
+            "an address such as 127.0.0.1:8000 or [::]:8000",
+            |t| t.parse().ok(),
+        )?;
         let backend = match self.need("server", "backend", "uring, mio or auto", backend)? {
             Choice::Auto => None,
             Choice::This(backend) => Some(backend),
@@ -178,13 +194,24 @@ impl Reader<'_> {
             node_id: self.node_id()?,
             software: concat!("totality/", env!("CARGO_PKG_VERSION")).into(),
             workers: self.workers()?,
-            max_batch_delay: self.time("server", "max_batch_delay", Duration::ZERO, Duration::from_secs(5))?,
+            max_batch_delay: self.time(
+                "server",
+                "max_batch_delay",
+                Duration::ZERO,
+                Duration::from_secs(5),
+            )?,
             connections_max,
             reserved,
-            head_timeout: self.time("limits", "head_timeout", Duration::from_millis(100), Duration::from_secs(600))?,
+            head_timeout: self.time(
+                "limits",
+                "head_timeout",
+                Duration::from_millis(100),
+                Duration::from_secs(600),
+            )?,
             channels_max: self.count("limits", "channels", 1, 65_536)? as usize,
             ring_bytes: self.bytes("limits", "ring", 256 << 10, 1 << 32)? as usize,
             ring_seconds: self.count("limits", "ring_seconds", 1, 3600)? as u32,
+            ring_max_bytes: self.bytes("limits", "ring_max", 65536, 1 << 32)? as usize,
             chunk_size: self.count("limits", "chunk_size", 188, 32_768)? as u16,
             listener,
             mounts: self.mounts(&source)?,
@@ -206,6 +233,7 @@ impl Reader<'_> {
             burst: self.bytes("limits", "burst", 0, 64 << 20)? as u32,
             turn_bytes: self.bytes("limits", "turn_bytes", 1500, 16 << 20)? as u32,
             send_buffer: self.bytes("limits", "send_buffer", 4096, 16 << 20)? as u32,
+            unsent: self.bytes("limits", "unsent", 4096, 16 << 20)? as u32,
             dead_after: self.time("limits", "dead_after", Duration::from_secs(1), 60 * minute)?,
             patience: self.time("limits", "patience", Duration::ZERO, 10 * minute)?,
             jumps_max: self.count("limits", "jumps", 1, 255)? as u8,
@@ -215,32 +243,52 @@ impl Reader<'_> {
 
     fn connections(&self, listeners: usize) -> Result<(bool, usize), Error> {
         let auto = listeners + CONNECTIONS_BESIDE;
-        let Some(field) = self.0.text("limits", "connections").filter(|field| field.text != "auto") else {
+        let Some(field) = self
+            .0
+            .text("limits", "connections")
+            .filter(|field| field.text != "auto")
+        else {
             return Ok((false, auto));
         };
         let least = listeners as u64 + 1;
         let expected = format!("auto or a whole number over {listeners} (limits.listeners)");
-        Ok((true, field.read(&expected, |t| units::number(t, least, 100_000_000))? as usize))
+        Ok((
+            true,
+            field.read(&expected, |t| units::number(t, least, 100_000_000))? as usize,
+        ))
     }
 
     fn workers(&self) -> Result<usize, Error> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.need("server", "workers", &format!("auto or a whole number from 1 to {WORKERS_MAX}"), |text| match text {
-            "auto" => Some(cores.min(WORKERS_MAX as usize)),
-            text => units::number(text, 1, WORKERS_MAX).map(|n| n as usize),
-        })
+        self.need(
+            "server",
+            "workers",
+            &format!("auto or a whole number from 1 to {WORKERS_MAX}"),
+            |text| match text {
+                "auto" => Some(cores.min(WORKERS_MAX as usize)),
+                text => units::number(text, 1, WORKERS_MAX).map(|n| n as usize),
+            },
+        )
     }
 
     fn node_id(&self) -> Result<String, Error> {
         let Some(field) = self.0.text("server", "node_id") else {
-            return Ok(format!("node-{:08x}", getrandom::u32().unwrap_or_else(|_| std::process::id())));
+            return Ok(format!(
+                "node-{:08x}",
+                getrandom::u32().unwrap_or_else(|_| std::process::id())
+            ));
         };
         let expected = "1 to 64 visible ASCII characters without a comma";
-        field.read(expected, |id| relay_link::ServeConfig::new(id, None).ok().map(|_| id.to_owned()))
+        field.read(expected, |id| {
+            relay_link::ServeConfig::new(id, None).ok().map(|_| id.to_owned())
+        })
     }
 
     fn source(&self) -> Result<relay_source::Config, Error> {
-        let mut config = relay_source::Config { password: self.secret("source_password")?, ..Default::default() };
+        let mut config = relay_source::Config {
+            password: self.secret("source_password")?,
+            ..Default::default()
+        };
         for name in keys::MOUNT_KEYS {
             if let Some(field) = self.0.text("source", name) {
                 set_source(&mut config, name, &field)?;
@@ -261,7 +309,12 @@ impl Reader<'_> {
                     None if *name == "fallback" => config.fallback = None,
                     None if *name == "max_rate" => config.max_rate = None,
                     None => {
-                        let empty = Field { key, text: String::new(), origin: value.origin.clone(), secret: false };
+                        let empty = Field {
+                            key,
+                            text: String::new(),
+                            origin: value.origin.clone(),
+                            secret: false,
+                        };
                         return Err(empty.wrong("a value"));
                     }
                 }
@@ -295,9 +348,15 @@ impl Reader<'_> {
         Ok(Some(Local {
             file: (source.text != "-").then(|| source.text.clone().into()),
             looped,
-            mount: mount.map(|field| field.read(upstream::A_MOUNT, upstream::mount)).transpose()?,
+            mount: mount
+                .map(|field| field.read(upstream::A_MOUNT, upstream::mount))
+                .transpose()?,
             kbps: kbps
-                .map(|f| f.read("a whole number from 1 to 1000000 (kbit/s)", |t| units::number(t, 1, 1_000_000)))
+                .map(|f| {
+                    f.read("a whole number from 1 to 1000000 (kbit/s)", |t| {
+                        units::number(t, 1, 1_000_000)
+                    })
+                })
                 .transpose()?
                 .map(|n| n as u32),
             content_type: self.words("local", "content_type")?,
@@ -307,12 +366,14 @@ impl Reader<'_> {
 
     /// Flags of a local channel without one are a mistake that would go unnoticed.
     fn stray_local(&self) -> Result<(), Error> {
-        let stray = ["loop", "mount", "kbps", "content_type", "name"].into_iter().find_map(|name| self.0.text("local", name));
+        let names = ["loop", "mount", "kbps", "content_type", "name"];
+        let is_stray = |field: &Field| field.origin != Origin::Default && field.text != "false";
+        let stray = names
+            .iter()
+            .find_map(|name| self.0.text("local", name).filter(is_stray));
         match stray {
-            Some(field) if field.origin != Origin::Default => {
-                Err(field.wrong("a local.source (--source FILE or --source -) to go with it"))
-            }
-            _ => Ok(()),
+            Some(field) => Err(field.wrong("a local.source (--source FILE or --source -) to go with it")),
+            None => Ok(()),
         }
     }
 
@@ -323,28 +384,46 @@ impl Reader<'_> {
                 "json" => Some(true),
                 _ => None,
             })?,
-            level: self.need("log", "level", "error, warn, info, debug, trace or a filter", |t| {
-                tracing_subscriber::EnvFilter::try_new(t).ok().map(|_| t.to_owned())
-            })?,
+            level: self.need(
+                "log",
+                "level",
+                "error, warn, info, debug, trace or a filter",
+                |t| {
+                    tracing_subscriber::EnvFilter::try_new(t)
+                        .ok()
+                        .map(|_| t.to_owned())
+                },
+            )?,
             access: self.0.text("log", "access").map(|field| field.text.into()),
         })
     }
 
     fn secret(&self, name: &str) -> Result<Option<Secret>, Error> {
-        self.0.text("auth", name).map(|field| read_secret(&field)).transpose()
+        self.0
+            .text("auth", name)
+            .map(|field| read_secret(&field))
+            .transpose()
     }
 
     fn token(&self) -> Result<Option<Token>, Error> {
-        let Some(field) = self.0.text("auth", "node_token") else { return Ok(None) };
+        let Some(field) = self.0.text("auth", "node_token") else {
+            return Ok(None);
+        };
         let text = secret_text(&field)?;
-        field.read("1 to 256 visible ASCII characters", |_| Token::new(&text).ok()).map(Some)
+        field
+            .read("1 to 256 visible ASCII characters", |_| Token::new(&text).ok())
+            .map(Some)
     }
 
     /// Words that end up in header fields.
     fn words(&self, section: &str, name: &str) -> Result<Option<String>, Error> {
-        let Some(field) = self.0.text(section, name) else { return Ok(None) };
+        let Some(field) = self.0.text(section, name) else {
+            return Ok(None);
+        };
         let clean = |t: &str| (t.len() <= 256 && !t.chars().any(char::is_control)).then(|| t.to_owned());
-        field.read("at most 256 bytes without control characters", clean).map(Some)
+        field
+            .read("at most 256 bytes without control characters", clean)
+            .map(Some)
     }
 
     fn switch(&self, section: &str, name: &str) -> Result<bool, Error> {
@@ -352,29 +431,51 @@ impl Reader<'_> {
     }
 
     fn count(&self, section: &str, name: &str, min: u64, max: u64) -> Result<u64, Error> {
-        self.need(section, name, &format!("a whole number from {min} to {max}"), |t| units::number(t, min, max))
+        self.need(
+            section,
+            name,
+            &format!("a whole number from {min} to {max}"),
+            |t| units::number(t, min, max),
+        )
     }
 
     fn bytes(&self, section: &str, name: &str, min: u64, max: u64) -> Result<u64, Error> {
-        let expected = format!("a size from {} to {}, such as 64KiB", show_bytes(min), show_bytes(max));
-        self.need(section, name, &expected, |t| units::bytes(t).filter(|n| (min..=max).contains(n)))
+        let expected = format!(
+            "a size from {} to {}, such as 64KiB",
+            show_bytes(min),
+            show_bytes(max)
+        );
+        self.need(section, name, &expected, |t| {
+            units::bytes(t).filter(|n| (min..=max).contains(n))
+        })
     }
 
     fn time(&self, section: &str, name: &str, min: Duration, max: Duration) -> Result<Duration, Error> {
         let (least, most) = (humantime::format_duration(min), humantime::format_duration(max));
         let expected = format!("a time from {least} to {most}, such as 100ms or 10s");
-        self.need(section, name, &expected, |t| units::time(t).filter(|d| (min..=max).contains(d)))
+        self.need(section, name, &expected, |t| {
+            units::time(t).filter(|d| (min..=max).contains(d))
+        })
     }
 
     /// A key that has a default; written as nothing it is wrong.
-    fn need<T>(&self, section: &str, name: &str, expected: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T, Error> {
+    fn need<T>(
+        &self,
+        section: &str,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Error> {
         let empty = || Field {
             key: format!("{section}.{name}"),
             text: String::new(),
             origin: keys::find(section, name).map_or(Origin::Default, |key| self.0.get(key).origin),
             secret: false,
         };
-        self.0.text(section, name).unwrap_or_else(empty).read(expected, read)
+        self.0
+            .text(section, name)
+            .unwrap_or_else(empty)
+            .read(expected, read)
     }
 }
 
@@ -395,7 +496,10 @@ fn backend(text: &str) -> Option<Choice> {
 /// One key of `[source]` or of a mount.
 fn set_source(config: &mut relay_source::Config, name: &str, field: &Field) -> Result<(), Error> {
     let time = |max: u64| {
-        let expected = format!("a time from 0s to {}", humantime::format_duration(Duration::from_secs(max)));
+        let expected = format!(
+            "a time from 0s to {}",
+            humantime::format_duration(Duration::from_secs(max))
+        );
         field.read(&expected, |t| units::time(t).filter(|d| d.as_secs() <= max))
     };
     let rate = || field.read("a rate such as 500kbit/s or 8Mbit/s", units::rate);
@@ -419,7 +523,9 @@ fn read_secret(field: &Field) -> Result<Secret, Error> {
 
 /// The secret itself, or what the file holds that it names.
 fn secret_text(field: &Field) -> Result<String, Error> {
-    let Some(path) = field.text.strip_prefix('@') else { return Ok(field.text.clone()) };
+    let Some(path) = field.text.strip_prefix('@') else {
+        return Ok(field.text.clone());
+    };
     let text = std::fs::read_to_string(path).map_err(|e| Error::Value {
         origin: field.origin.clone(),
         key: field.key.clone(),

@@ -15,6 +15,12 @@ use crate::local::Local;
 use crate::node::Node;
 use crate::{logging, signals, start};
 
+/// Where nothing has arrived in time, the judgement waits so much longer: a slow machine is no broken one.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Before its URLs are shown the chain is given so long to come up; usually it takes a moment.
+const COMING_UP: Duration = Duration::from_secs(5);
+
 /// The picture, for players.
 const TS: &str = "/eclipse.ts";
 /// The picture, for browsers.
@@ -48,8 +54,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut screen = Screen::new();
     let end = options.seconds.map(|n| Instant::now() + Duration::from_secs(n));
     loop {
-        let left = end.map_or(TICK, |end| end.saturating_duration_since(Instant::now()).min(TICK));
-        if told.recv_timeout(left).is_ok() || end.is_some_and(|end| Instant::now() >= end) {
+        let left = end.map_or(TICK, |end| {
+            end.saturating_duration_since(Instant::now()).min(TICK)
+        });
+        if told.recv_timeout(left.max(TICK / 10)).is_ok() || end.is_some_and(|end| chain.may_end(end)) {
             break;
         }
         chain.check()?;
@@ -82,19 +90,45 @@ impl Chain {
             Node::open(settings.station, listen, found.backend(), desk).map_err(|error| taken(error, listen))
         };
         let root = open("root", root, None)?;
-        root.play(Local::clip(TS, relay_clip::ECLIPSE_TS, "Eclipse (built-in picture)"))?;
-        root.play(Local::clip(WEBM, relay_clip::ECLIPSE_WEBM, "Eclipse, for browsers"))?;
+        root.play(Local::clip(
+            TS,
+            relay_clip::ECLIPSE_TS,
+            "Eclipse (built-in picture)",
+        ))?;
+        root.play(Local::clip(
+            WEBM,
+            relay_clip::ECLIPSE_WEBM,
+            "Eclipse, for browsers",
+        ))?;
+        wait_until(|| carries(&root));
         let repeater = open("repeater", repeater, Some(root.listen()))?;
+        wait_until(|| carries(&repeater));
         let url = format!("http://{}{TS}", repeater.listen());
-        let options = peer_lite::Options { listen: peer, plain_too: false, ..peer_lite::Options::new(&url) };
+        let options = peer_lite::Options {
+            listen: peer,
+            plain_too: false,
+            ..peer_lite::Options::new(&url)
+        };
         let peer = Peer::start(options).map_err(|error| taken(error, peer))?;
-        Ok(Self { root, repeater, peer, backend: found.why })
+        wait_until(|| !peer.status().via.is_empty());
+        Ok(Self {
+            root,
+            repeater,
+            peer,
+            backend: found.why,
+        })
     }
 
     fn banner(&self) -> String {
         let (root, repeater) = (self.root.listen(), self.repeater.listen());
         let player = self.peer.player_url();
-        let bold = |text: &str| if io::stderr().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.into() };
+        let bold = |text: &str| {
+            if io::stderr().is_terminal() {
+                format!("\x1b[1m{text}\x1b[0m")
+            } else {
+                text.into()
+            }
+        };
         format!(
             "{}\n\n  \
              picture ──▶ root {root} ──link──▶ repeater {repeater} ──link──▶ peer {} ──▶ your player\n  \
@@ -117,39 +151,62 @@ impl Chain {
         )
     }
 
+    fn may_end(&self, end: Instant) -> bool {
+        let now = Instant::now();
+        now >= end + GRACE || (now >= end && self.peer.status().bytes_in > 0)
+    }
+
     fn check(&self) -> Result<(), Failure> {
-        let broken = [("root", self.root.is_broken()), ("repeater", self.repeater.is_broken()), ("peer", self.peer.is_broken())];
+        let broken = [
+            ("root", self.root.is_broken()),
+            ("repeater", self.repeater.is_broken()),
+            ("peer", self.peer.is_broken()),
+        ];
         match broken.iter().find(|(_, broken)| *broken) {
-            Some((name, _)) => Err(Failure::runtime(format!("a worker of the {name} has stopped by itself"))),
+            Some((name, _)) => Err(Failure::runtime(format!(
+                "a worker of the {name} has stopped by itself"
+            ))),
             None => Ok(()),
         }
     }
 
     /// Says what went through each hop, and whether that was all.
     fn close(self, judge: bool) -> Result<(), Failure> {
-        let hops = [
-            ("root", Traffic::of(self.root.house())),
-            ("repeater", Traffic::of(self.repeater.house())),
-        ];
+        let (root, repeater) = (Traffic::of(self.root.house()), Traffic::of(self.repeater.house()));
         let peer = self.peer.status();
-        for (name, traffic) in hops {
-            say(&format!("{name:<9} {} in, {} out\n", show_bytes(traffic.heard), show_bytes(traffic.told)));
+        let at_peer = Traffic {
+            heard: peer.bytes_in,
+            told: peer.bytes_out,
+            ..Traffic::default()
+        };
+        for (name, traffic) in [("root", root), ("repeater", repeater), ("peer", at_peer)] {
+            say(&format!(
+                "{name:<9} {:>9} in  {:>9} out\n",
+                show_bytes(traffic.heard),
+                show_bytes(traffic.told)
+            ));
         }
-        say(&format!(
-            "peer      {} in, {} out, {:.1} s held, {} gaps\n",
-            show_bytes(peer.bytes_in),
-            show_bytes(peer.bytes_out),
-            peer.buffer_seconds,
-            peer.gaps
-        ));
         self.peer.stop()?;
         self.repeater.close()?;
         self.root.close()?;
-        if judge && peer.bytes_in == 0 {
-            return Err(Failure::runtime("nothing arrived at the peer"));
+        if judge {
+            judgement(&peer)?;
         }
         Ok(())
     }
+}
+
+fn judgement(peer: &peer_lite::Status) -> Result<(), Failure> {
+    if peer.bytes_in == 0 {
+        return Err(Failure::runtime(
+            "nothing arrived at the peer: the chain is broken",
+        ));
+    }
+    say(&format!(
+        "Every hop worked: the peer held {:.1} s of the picture, with {} gaps.\n",
+        peer.buffer_seconds, peer.gaps
+    ));
+    Ok(())
 }
 
 /// No file and no environment: the demo is the same everywhere.
@@ -166,7 +223,11 @@ fn settings(upstream: Option<SocketAddr>) -> Result<Settings, Failure> {
         let mounts = [TS, WEBM].map(|mount| format!("http://{upstream}{mount}"));
         flags.insert("upstreams.list".into(), mounts.into());
     }
-    Ok(Settings::load(&Sources { file: None, env: &|_| None, flags: &flags })?)
+    Ok(Settings::load(&Sources {
+        file: None,
+        env: &|_| None,
+        flags: &flags,
+    })?)
 }
 
 /// Where the three listen.
@@ -176,8 +237,12 @@ fn ports(port: u16) -> Result<[SocketAddr; 3], Failure> {
         return free_ports().map_err(Failure::from);
     }
     let all = port.checked_add(10).zip(port.checked_add(1999));
-    let (repeater, peer) =
-        all.ok_or_else(|| Failure::usage(format!("--port: expected a number up to {}, got {port}", u16::MAX - 1999)))?;
+    let (repeater, peer) = all.ok_or_else(|| {
+        Failure::usage(format!(
+            "--port: expected a number up to {}, got {port}",
+            u16::MAX - 1999
+        ))
+    })?;
     Ok([at(port), at(repeater), at(peer)])
 }
 
@@ -190,10 +255,29 @@ fn free_ports() -> io::Result<[SocketAddr; 3]> {
 
 fn taken(error: io::Error, at: SocketAddr) -> Failure {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Failure::runtime(format!("port {} is in use; --port takes other ones, and --port 0 free ones", at.port()))
-        }
+        io::ErrorKind::AddrInUse => Failure::runtime(format!(
+            "port {} is in use; --port takes other ones, and --port 0 free ones",
+            at.port()
+        )),
         _ => Failure::from(error),
+    }
+}
+
+/// Whether both forms of the picture are on the air.
+fn carries(node: &Node) -> bool {
+    [TS, WEBM].iter().all(|mount| {
+        node.house()
+            .directory
+            .get(mount)
+            .is_some_and(|channel| channel.run().is_some())
+    })
+}
+
+/// Waits, but not for ever: what does not come up is seen soon enough.
+fn wait_until(ready: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !ready() && began.elapsed() < COMING_UP {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -228,13 +312,25 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), last: None, written: Instant::now() }
+        Self {
+            terminal: io::stderr().is_terminal(),
+            last: None,
+            written: Instant::now(),
+        }
     }
 
     fn show(&mut self, chain: &Chain) {
         let peer = chain.peer.status();
-        let at_peer = Traffic { heard: peer.bytes_in, told: peer.bytes_out, listeners: peer.listeners };
-        let traffic = [Traffic::of(chain.root.house()), Traffic::of(chain.repeater.house()), at_peer];
+        let at_peer = Traffic {
+            heard: peer.bytes_in,
+            told: peer.bytes_out,
+            listeners: peer.listeners,
+        };
+        let traffic = [
+            Traffic::of(chain.root.house()),
+            Traffic::of(chain.repeater.house()),
+            at_peer,
+        ];
         let due = self.terminal || self.written.elapsed() >= LINE_EVERY;
         let Some((since, before)) = self.last.filter(|_| due) else {
             if self.last.is_none() {
@@ -245,8 +341,14 @@ impl Screen {
         let seconds = since.elapsed().as_secs_f64().max(0.001);
         let hop = |i: usize, name: &str| {
             let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 * 8e-6 / seconds;
-            let (heard, told) = (rate(traffic[i].heard, before[i].heard), rate(traffic[i].told, before[i].told));
-            format!("{name} {heard:.1}▸{told:.1} Mb/s {}", people(traffic[i].listeners))
+            let (heard, told) = (
+                rate(traffic[i].heard, before[i].heard),
+                rate(traffic[i].told, before[i].told),
+            );
+            format!(
+                "{name} {heard:.1}▸{told:.1} Mb/s {}",
+                people(traffic[i].listeners)
+            )
         };
         let line = format!(
             "{} │ {} │ {}, buffer {:.1} s",
@@ -255,7 +357,11 @@ impl Screen {
             hop(2, "peer"),
             peer.buffer_seconds
         );
-        say(&if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") });
+        say(&if self.terminal {
+            format!("\r\x1b[K{line}")
+        } else {
+            format!("{line}\n")
+        });
         self.last = Some((Instant::now(), traffic));
         self.written = Instant::now();
     }

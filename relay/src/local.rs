@@ -97,12 +97,18 @@ impl Local {
     ///
     /// When there is no such file, or it cannot be read again though it shall.
     pub fn open(config: &crate::config::Local) -> Result<Self, Error> {
-        let what = config.file.as_deref().map_or_else(|| "standard input".into(), |f| f.display().to_string());
+        let what = config
+            .file
+            .as_deref()
+            .map_or_else(|| "standard input".into(), |f| f.display().to_string());
         let tape = match &config.file {
             None => Ok(Tape::Stdin(io::stdin())),
             Some(path) => open_file(path, config.looped).map(Tape::File),
         };
-        let tape = tape.map_err(|error| Error::Io { what: what.clone(), error })?;
+        let tape = tape.map_err(|error| Error::Io {
+            what: what.clone(),
+            error,
+        })?;
         let by_name = config.file.as_deref().and_then(mount_of);
         Ok(Self {
             what,
@@ -111,7 +117,11 @@ impl Local {
             mount: config.mount.clone().or(by_name),
             kbps: config.kbps,
             content_type: config.content_type.clone(),
-            properties: config.name.iter().map(|name| ("name".to_owned(), name.clone())).collect(),
+            properties: config
+                .name
+                .iter()
+                .map(|name| ("name".to_owned(), name.clone()))
+                .collect(),
         })
     }
 
@@ -160,7 +170,8 @@ fn open_file(path: &Path, looped: bool) -> io::Result<File> {
 /// `/name.ts`, where the file's name can be a mount.
 fn mount_of(path: &Path) -> Option<String> {
     let mount = format!("/{}", path.file_name()?.to_str()?);
-    let usable = relay_link::FollowConfig::new(&mount, "here", None).is_ok() && !relay_station::is_control_path(&mount);
+    let usable = relay_link::FollowConfig::new(&mount, "here", None).is_ok()
+        && !relay_station::is_control_path(&mount);
     usable.then_some(mount)
 }
 
@@ -192,7 +203,14 @@ struct Stopped;
 
 impl Play {
     fn new(local: Local, house: Arc<House>, stop: Arc<AtomicBool>) -> Self {
-        Self { local, house, stop, origin: Instant::now(), mount: String::new(), due: Vec::with_capacity(PIECE) }
+        Self {
+            local,
+            house,
+            stop,
+            origin: Instant::now(),
+            mount: String::new(),
+            due: Vec::with_capacity(PIECE),
+        }
     }
 
     fn run(mut self) {
@@ -210,7 +228,11 @@ impl Play {
     fn play(&mut self) -> Result<(), Error> {
         let first = self.first_bytes()?;
         let kind = self.kind(&first);
-        let mut player = Player::new(Config { kind, looped: self.local.looped, kbps: self.local.kbps })?;
+        let mut player = Player::new(Config {
+            kind,
+            looped: self.local.looped,
+            kbps: self.local.kbps,
+        })?;
         self.begin(kind);
         player.push(&first);
         loop {
@@ -263,17 +285,33 @@ impl Play {
 
     /// What the bytes show, else what was said, else what the name says.
     fn kind(&self, first: &[u8]) -> Kind {
-        let said = || self.local.content_type.as_deref().and_then(Kind::from_content_type);
+        let said = || {
+            self.local
+                .content_type
+                .as_deref()
+                .and_then(Kind::from_content_type)
+        };
         let named = || Kind::from_extension(&self.local.what);
-        Kind::sniff(first).or_else(said).or_else(named).unwrap_or(Kind::Other)
+        Kind::sniff(first)
+            .or_else(said)
+            .or_else(named)
+            .unwrap_or(Kind::Other)
     }
 
     fn begin(&mut self, kind: Kind) {
-        self.mount = self.local.mount.clone().unwrap_or_else(|| live_mount(kind).to_owned());
+        self.mount = self
+            .local
+            .mount
+            .clone()
+            .unwrap_or_else(|| live_mount(kind).to_owned());
         tracing::info!("{}: playing {} ({})", self.mount, self.local.what, kind.name());
         let _ = self.post(Order::Begin {
             mount: self.mount.clone(),
-            content_type: self.local.content_type.clone().or_else(|| Some(kind.content_type().to_owned())),
+            content_type: self
+                .local
+                .content_type
+                .clone()
+                .or_else(|| Some(kind.content_type().to_owned())),
             properties: self.local.properties.clone(),
             from: self.local.what.clone(),
         });
@@ -295,7 +333,10 @@ impl Play {
             return Ok(());
         }
         let bytes = std::mem::replace(&mut self.due, Vec::with_capacity(PIECE));
-        self.post(Order::Feed { mount: self.mount.clone(), bytes })
+        self.post(Order::Feed {
+            mount: self.mount.clone(),
+            bytes,
+        })
     }
 
     /// Waits for room in the mailbox.
@@ -316,7 +357,10 @@ impl Play {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::Io { what: self.local.what.clone(), error }
+        Error::Io {
+            what: self.local.what.clone(),
+            error,
+        }
     }
 }
 

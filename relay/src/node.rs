@@ -46,7 +46,11 @@ impl Node {
             }
         };
         conductor.attach(&open);
-        Ok(Self { open, conductor, stop: Arc::default() })
+        Ok(Self {
+            open,
+            conductor,
+            stop: Arc::default(),
+        })
     }
 
     /// Plays a channel into it.

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use relay_driver::{Backend, Crew, Setup, SharedStats};
 use relay_station::{Config, Event, House, Order, Station};
 
@@ -37,6 +39,7 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
     let workers = config.workers;
     let max_conns = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
     let (house, events) = House::new(config)?;
+    let cpus = allowed_cpus();
     let mut at = listen;
     let mut crew = Vec::with_capacity(workers);
     let mut drivers = Vec::with_capacity(workers);
@@ -47,7 +50,7 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
         let give = Box::new(move |stream, read| handover(stream, read));
         let mut setup = Setup::new(vec![listener], house.bell(worker).clone(), give);
         setup.max_conns = max_conns.saturating_add(64);
-        setup.pin_to_cpu = (workers > 1).then_some(worker);
+        setup.pin_to_cpu = cpus.get(worker).copied().filter(|_| workers > 1 && workers <= cpus.len());
         drivers.push(setup.stats.clone());
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), worker, seed).map_err(io::Error::other)?;
@@ -55,6 +58,12 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
     }
     let crew = Crew::start(backend, crew)?;
     Ok(Open { house, events, listen: at, drivers, crew })
+}
+
+/// The CPUs that this process may use, lowest first: with a core for each, workers are pinned.
+fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
+    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
 impl Open {

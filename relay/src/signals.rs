@@ -20,7 +20,9 @@ pub fn listen() -> io::Result<Receiver<()>> {
         for signal in signals.forever() {
             match signal {
                 SIGHUP | SIGUSR1 => {
-                    tracing::info!("the access log follows its file by itself; a changed configuration needs a restart");
+                    tracing::info!(
+                        "the access log follows its file by itself; a changed configuration needs a restart"
+                    );
                 }
                 _ if tell.try_send(()).is_ok() => {}
                 _ => std::process::exit(1),

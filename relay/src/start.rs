@@ -31,25 +31,50 @@ pub(crate) fn env(name: &str) -> Option<String> {
 ///
 /// With code 2 for a configuration that cannot be used, with 1 for a node that cannot run.
 pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result<(), Failure> {
-    let mut settings = Settings::load(&Sources { file, env: &env, flags })?;
+    let mut settings = Settings::load(&Sources {
+        file,
+        env: &env,
+        flags,
+    })?;
     logging::start(&settings.log);
     warn_of_strange_env();
-    let local = settings.local.as_ref().map(Local::open).transpose().map_err(Failure::usage)?;
+    let local = settings
+        .local
+        .as_ref()
+        .map(Local::open)
+        .transpose()
+        .map_err(Failure::usage)?;
     let told = signals::listen()?;
     let backend = choose(&settings)?;
     fit_descriptors(&mut settings)?;
-    let made_up = file.is_none().then(|| make_up_password(&mut settings)).transpose()?.flatten();
-    let node = Node::open(settings.station.clone(), settings.listen, backend, desk(&settings, backend))
-        .map_err(|error| cannot_open(error, &settings))?;
+    let made_up = file
+        .is_none()
+        .then(|| make_up_password(&mut settings))
+        .transpose()?
+        .flatten();
+    let node = Node::open(
+        settings.station.clone(),
+        settings.listen,
+        backend,
+        desk(&settings, backend),
+    )
+    .map_err(|error| cannot_open(error, &settings))?;
     let mount = local.as_ref().and_then(|local| local.mount()).map(str::to_owned);
-    say(&welcome(&settings, node.listen(), made_up.as_deref(), mount.as_deref()));
+    say(&welcome(
+        &settings,
+        node.listen(),
+        made_up.as_deref(),
+        mount.as_deref(),
+    ));
     if let Some(local) = local {
         node.play(local)?;
     }
     while told.recv_timeout(LOOK).is_err() {
         if node.is_broken() {
             node.close()?;
-            return Err(Failure::runtime("a worker has stopped by itself; the log says why"));
+            return Err(Failure::runtime(
+                "a worker has stopped by itself; the log says why",
+            ));
         }
     }
     tracing::info!("closing; once more to close at once");
@@ -57,7 +82,9 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
 }
 
 fn warn_of_strange_env() {
-    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
     for (name, near) in strange_env(names.iter().map(String::as_str)) {
         let hint = near.map_or_else(String::new, |near| format!("; the nearest known one is {near}"));
         tracing::warn!("{name} is set but means nothing{hint}");
@@ -75,7 +102,10 @@ fn choose(settings: &Settings) -> Result<Backend, Failure> {
             found.why
         ))),
         (Backend::Mio, Backend::Uring) => {
-            tracing::info!("backend: mio (epoll), because server.backend says so; this host also allows {}", found.why);
+            tracing::info!(
+                "backend: mio (epoll), because server.backend says so; this host also allows {}",
+                found.why
+            );
             Ok(backend)
         }
         _ => {
@@ -98,10 +128,13 @@ pub(crate) fn fit_descriptors(settings: &mut Settings) -> Result<(), Failure> {
     let errno = |e: nix::Error| Failure::runtime(format!("cannot read the limit of open files: {e}"));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(errno)?;
     // Root may raise the hard limit as well.
-    let allowed = if needed <= hard || setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok() { needed.max(hard) } else { hard };
+    let may = needed <= hard || setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok();
+    let allowed = if may { needed.max(hard) } else { hard };
     if soft < needed.min(allowed) {
         let raised = setrlimit(Resource::RLIMIT_NOFILE, needed.min(allowed), allowed);
-        raised.map_err(|e| Failure::runtime(format!("cannot raise the limit of open files to {needed}: {e}")))?;
+        raised.map_err(|e| {
+            Failure::runtime(format!("cannot raise the limit of open files to {needed}: {e}"))
+        })?;
     }
     if allowed >= needed {
         return Ok(());
@@ -116,8 +149,12 @@ pub(crate) fn fit_descriptors(settings: &mut Settings) -> Result<(), Failure> {
     }
     settings.station.connections_max = room as usize;
     settings.station.reserved = settings.station.reserved.min(room as usize / 4);
-    settings.station.listener.max = settings.station.listener.max.min(room as usize - settings.station.reserved);
-    tracing::warn!(
+    settings.station.listener.max = settings
+        .station
+        .listener
+        .max
+        .min(room as usize - settings.station.reserved);
+    tracing::info!(
         "only {allowed} files may be open here: {} listeners at most; for more, raise the limit (ulimit -n {needed})",
         settings.station.listener.max
     );
@@ -137,7 +174,13 @@ fn make_up_password(settings: &mut Settings) -> Result<Option<String>, Failure> 
 
 pub(crate) fn desk(settings: &Settings, backend: Backend) -> conductor::Settings {
     let defaults = conductor::Settings::default();
-    let host = |ip: IpAddr| if ip.is_unspecified() { defaults.hostname.clone() } else { ip.to_string() };
+    let host = |ip: IpAddr| {
+        if ip.is_unspecified() {
+            defaults.hostname.clone()
+        } else {
+            ip.to_string()
+        }
+    };
     conductor::Settings {
         admin_password: settings.admin_password.clone(),
         page: settings.page,
@@ -153,7 +196,10 @@ pub(crate) fn desk(settings: &Settings, backend: Backend) -> conductor::Settings
             Backend::Mio => "mio",
         }
         .to_owned(),
-        hostname: settings.hostname.clone().unwrap_or_else(|| host(settings.listen.ip())),
+        hostname: settings
+            .hostname
+            .clone()
+            .unwrap_or_else(|| host(settings.listen.ip())),
         contact: settings.contact.clone().unwrap_or(defaults.contact),
         location: settings.location.clone().unwrap_or(defaults.location),
     }
@@ -212,7 +258,11 @@ fn welcome(settings: &Settings, listen: SocketAddr, made_up: Option<&str>, mount
 }
 
 fn name_upstream(spec: &relay_station::UpstreamSpec) -> String {
-    let at = if spec.host.contains(':') { format!("[{}]:{}", spec.host, spec.port) } else { format!("{}:{}", spec.host, spec.port) };
+    let at = if spec.host.contains(':') {
+        format!("[{}]:{}", spec.host, spec.port)
+    } else {
+        format!("{}:{}", spec.host, spec.port)
+    };
     match (&spec.mount, &spec.plain_url) {
         (None, _) => format!("http://{at}: any channel, by link, while somebody listens"),
         (Some(mount), None) => format!("http://{at}{mount}: always, by link"),

@@ -32,9 +32,16 @@ pub struct Options {
 ///
 /// With code 2 for a URL that is none, with 1 when there is no node, or it does not answer.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let bare = if options.url.contains("://") { options.url.clone() } else { format!("http://{}", options.url) };
-    let url = HttpUrl::parse(&bare)
-        .map_err(|e| Failure::usage(format!("URL: expected http://HOST:PORT, as in http://127.0.0.1:8000; {e}")))?;
+    let bare = if options.url.contains("://") {
+        options.url.clone()
+    } else {
+        format!("http://{}", options.url)
+    };
+    let url = HttpUrl::parse(&bare).map_err(|e| {
+        Failure::usage(format!(
+            "URL: expected http://HOST:PORT, as in http://127.0.0.1:8000; {e}"
+        ))
+    })?;
     let node = ask(&url, "/api/v1/node")?;
     let mut channels = ask(&url, "/api/v1/channels")?;
     if options.json {
@@ -47,11 +54,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 fn ask(url: &HttpUrl, path: &str) -> Result<Value, Failure> {
     let here = url.host_header();
     let no = |why: String| Failure::runtime(format!("http://{here}: {why}"));
-    let answer = fetch(url, path).map_err(|e| no(format!("expected a node to answer, got: {e}; is it running?")))?;
+    let answer =
+        fetch(url, path).map_err(|e| no(format!("expected a node to answer, got: {e}; is it running?")))?;
     let head = ResponseHead::parse(&answer).map_err(|e| no(format!("expected an HTTP answer: {e}")))?;
-    let Some((head, used)) = head else { return Err(no("expected an HTTP answer, got the end of the connection".into())) };
+    let Some((head, used)) = head else {
+        return Err(no("expected an HTTP answer, got the end of the connection".into()));
+    };
     if head.status != 200 {
-        return Err(no(format!("expected 200 for {path}, got {}; is it a Totality node?", head.status)));
+        return Err(no(format!(
+            "expected 200 for {path}, got {}; is it a Totality node?",
+            head.status
+        )));
     }
     serde_json::from_slice(&answer[used..]).map_err(|e| no(format!("expected JSON at {path}: {e}")))
 }
@@ -70,7 +83,9 @@ fn fetch(url: &HttpUrl, path: &str) -> std::io::Result<Vec<u8>> {
 fn talk(mut stream: TcpStream, url: &HttpUrl, path: &str) -> std::io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let request = RequestBuilder::get(&url.host_header(), path).header("Connection", "close").finish();
+    let request = RequestBuilder::get(&url.host_header(), path)
+        .header("Connection", "close")
+        .finish();
     stream.write_all(&request)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
@@ -93,7 +108,12 @@ fn table(node: &Value, channels: &Value) -> String {
         count("connections"),
         count("connections_max"),
     );
-    let rows: Vec<[String; 6]> = channels["channels"].as_array().into_iter().flatten().map(row).collect();
+    let rows: Vec<[String; 6]> = channels["channels"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(row)
+        .collect();
     if rows.is_empty() {
         out.push_str("no channels\n");
         return out;
@@ -107,14 +127,23 @@ fn table(node: &Value, channels: &Value) -> String {
 fn row(channel: &Value) -> [String; 6] {
     let word = |key: &str| channel[key].as_str().unwrap_or("-").to_owned();
     let number = |key: &str| channel[key].as_u64().unwrap_or(0);
-    let path: Vec<&str> = channel["path"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let path: Vec<&str> = channel["path"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     [
         word("mount"),
         word("state"),
         format!("{} ({})", number("listeners"), number("listeners_peak")),
         (number("bitrate") / 1000).to_string(),
         word("kind"),
-        if path.is_empty() { "its source".to_owned() } else { path.join(" > ") },
+        if path.is_empty() {
+            "its source".to_owned()
+        } else {
+            path.join(" > ")
+        },
     ]
 }
 

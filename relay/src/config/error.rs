@@ -72,16 +72,23 @@ pub enum Error {
 
 impl Error {
     pub(super) fn syntax(path: &Path, line: usize, why: &str) -> Self {
-        Error::Syntax { origin: Origin::File(path.to_owned(), line), why: why.to_owned() }
+        Error::Syntax {
+            origin: Origin::File(path.to_owned(), line),
+            why: why.to_owned(),
+        }
     }
 }
 
 fn hint(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |nearest| format!("; the nearest known key is `{nearest}`"))
+    nearest.map_or_else(String::new, |nearest| {
+        format!("; the nearest known key is `{nearest}`")
+    })
 }
 
 /// The known name that is most like this one, if one is.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|k| (strsim::jaro_winkler(name, k), k)).filter(|(score, _)| *score > 0.7);
+    let scored = known
+        .map(|k| (strsim::jaro_winkler(name, k), k))
+        .filter(|(score, _)| *score > 0.7);
     scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, k)| k)
 }

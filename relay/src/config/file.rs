@@ -12,7 +12,10 @@ use super::values::{Given, Values};
 
 /// Reads a file into `values`.
 pub(super) fn read(path: &Path, values: &mut Values) -> Result<(), Error> {
-    let unreadable = |e: std::io::Error| Error::Unreadable { path: path.to_owned(), why: e.to_string() };
+    let unreadable = |e: std::io::Error| Error::Unreadable {
+        path: path.to_owned(),
+        why: e.to_string(),
+    };
     let text = fs::read_to_string(path).map_err(unreadable)?;
     File { path, text: &text }.read(values)
 }
@@ -62,7 +65,12 @@ impl File<'_> {
                 return Err(self.wrong(mount, &format!("mounts.{path:?}"), "a table", value.get_ref()));
             };
             if !path.starts_with('/') || path.len() < 2 {
-                return Err(self.wrong(mount, "mounts", "a mount that begins with /", &DeValue::String(path.into())));
+                return Err(self.wrong(
+                    mount,
+                    "mounts",
+                    "a mount that begins with /",
+                    &DeValue::String(path.into()),
+                ));
             }
             let entry = values.mounts.entry(path.to_owned()).or_default();
             for (name, value) in keys {
@@ -72,24 +80,41 @@ impl File<'_> {
                     let near = nearest(written, MOUNT_KEYS.iter().copied());
                     return Err(self.unknown(name, &id, near.map(|k| format!("mounts.{path:?}.{k}"))));
                 };
-                let shape = if *known == "password" { Shape::Secret } else { Shape::Text };
+                let shape = if *known == "password" {
+                    Shape::Secret
+                } else {
+                    Shape::Text
+                };
                 entry.insert(known, self.given(shape, name, &id, value)?);
             }
         }
         Ok(())
     }
 
-    fn given(&self, shape: Shape, at: &Spanned<impl Sized>, id: &str, value: &Spanned<DeValue<'_>>) -> Result<Given, Error> {
+    fn given(
+        &self,
+        shape: Shape,
+        at: &Spanned<impl Sized>,
+        id: &str,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Given, Error> {
         let texts = match (shape, value.get_ref()) {
             (Shape::List, DeValue::Array(array)) => array.iter().map(|item| scalar(item.get_ref())).collect(),
             (Shape::List, one) => scalar(one).map(|text| vec![text]),
             (_, one) => scalar(one).map(|text| vec![text]),
         };
         let texts = texts.ok_or_else(|| {
-            let expected = if shape == Shape::List { "a list of strings" } else { "one value" };
+            let expected = if shape == Shape::List {
+                "a list of strings"
+            } else {
+                "one value"
+            };
             self.wrong(at, id, expected, value.get_ref())
         })?;
-        Ok(Given { texts, origin: self.origin(at) })
+        Ok(Given {
+            texts,
+            origin: self.origin(at),
+        })
     }
 
     fn origin(&self, at: &Spanned<impl Sized>) -> Origin {
@@ -98,16 +123,32 @@ impl File<'_> {
 
     fn line(&self, offset: usize) -> usize {
         let end = offset.min(self.text.len());
-        self.text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
+        self.text.as_bytes()[..end]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
     }
 
     fn unknown(&self, at: &Spanned<impl Sized>, key: &str, nearest: Option<String>) -> Error {
-        Error::Unknown { origin: self.origin(at), key: key.to_owned(), nearest }
+        Error::Unknown {
+            origin: self.origin(at),
+            key: key.to_owned(),
+            nearest,
+        }
     }
 
     fn wrong(&self, at: &Spanned<impl Sized>, key: &str, expected: &str, got: &DeValue<'_>) -> Error {
-        let got = scalar(got).map_or_else(|| format!("a {}", got.type_str()), |text| format!("{text:?}"));
-        Error::Value { origin: self.origin(at), key: key.to_owned(), expected: expected.to_owned(), got }
+        let got = scalar(got).map_or_else(
+            || format!("one of type {}", got.type_str()),
+            |text| format!("{text:?}"),
+        );
+        Error::Value {
+            origin: self.origin(at),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            got,
+        }
     }
 }
 
@@ -140,7 +181,10 @@ fn nearest_key(section: &str, name: &str) -> Option<String> {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return Some(key.id());
     }
-    let here = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    let here = KEYS
+        .iter()
+        .filter(|key| key.section == section)
+        .map(|key| key.name);
     let near = nearest(name, here).map(|name| format!("{section}.{name}"));
     near.or_else(|| {
         let name = nearest(name, KEYS.iter().map(|key| key.name))?;

@@ -25,7 +25,7 @@ pub struct Key {
 pub enum Shape {
     /// A string in the file.
     Text,
-    /// A number in the file.
+    /// A number in the file, or a word in its place.
     Number,
     /// `true` or `false`; as a flag, its name alone is enough.
     Switch,
@@ -55,16 +55,36 @@ pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
 /// What each section is about, in the order of the file.
 pub const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where and how to serve."),
-    ("auth", "Secrets. Here or in the environment, never flags; \"@/run/secrets/x\" reads a file. There are no default passwords."),
-    ("limits", "Everything has a limit; what the limits add up to is printed at the start."),
-    ("source", "Sources: encoders that publish here, and what becomes of listeners when one goes."),
-    ("upstreams", "Other nodes and servers that channels come from, in order of preference."),
+    (
+        "auth",
+        "Secrets. Here or in the environment, never flags; \"@/run/secrets/x\" reads a file. There are no default passwords.",
+    ),
+    (
+        "limits",
+        "Everything has a limit; what the limits add up to is printed at the start.",
+    ),
+    (
+        "source",
+        "Sources: encoders that publish here, and what becomes of listeners when one goes.",
+    ),
+    (
+        "upstreams",
+        "Other nodes and servers that channels come from, in order of preference.",
+    ),
     ("local", "A channel from a file or from standard input."),
     ("log", "Logs."),
 ];
 
 /// Sections that hold one table per mount, with these keys.
-pub(super) const MOUNT_KEYS: &[&str] = &["password", "timeout", "hold", "fallback", "min_rate", "rate_window", "max_rate"];
+pub(super) const MOUNT_KEYS: &[&str] = &[
+    "password",
+    "timeout",
+    "hold",
+    "fallback",
+    "min_rate",
+    "rate_window",
+    "max_rate",
+];
 
 macro_rules! keys {
     ($($section:ident { $($name:ident $shape:ident $flag:literal $value:literal = $default:literal $help:literal;)* })*) => {
@@ -89,7 +109,7 @@ keys! {
     server {
         listen Text "listen" "ADDR:PORT" = "127.0.0.1:8000"
             "Where to listen. One port serves listeners, sources, links and the page. [::]:8000 is every address, IPv4 too.";
-        workers Text "workers" "N|auto" = "auto"
+        workers Number "workers" "N|auto" = "auto"
             "Worker threads; each serves its share of the listeners on a core of its own. auto: one per core.";
         backend Text "backend" "uring|mio|auto" = "auto"
             "The kernel interface. auto: io_uring where it is allowed, else mio (epoll).";
@@ -117,7 +137,7 @@ keys! {
     limits {
         listeners Number "limits-listeners" "N" = "20000"
             "Listeners at once; one more is answered 503 with Retry-After.";
-        connections Text "limits-connections" "N|auto" = "auto"
+        connections Number "limits-connections" "N|auto" = "auto"
             "Connections of every kind at once. auto: listeners + 1000, or what the limit of open files leaves.";
         reserved Number "limits-reserved" "N" = "100"
             "Connections kept free for sources, links and status pages when listeners take all others.";
@@ -129,10 +149,14 @@ keys! {
             "Memory of one channel's ring, at least; rounded up to a power of two.";
         ring_seconds Number "limits-ring-seconds" "SECONDS" = "16"
             "How much of a channel its ring holds where the bit rate is known; makes rings larger, never smaller.";
+        ring_max Text "limits-ring-max" "BYTES" = "32MiB"
+            "No ring grows beyond this, whatever the bit rate.";
         head_timeout Text "limits-head-timeout" "TIME" = "15s"
             "How long a request head may take.";
-        send_buffer Text "limits-send-buffer" "BYTES" = "64KiB"
-            "SO_SNDBUF of a listener: the kernel's memory for one that does not read (the kernel doubles it).";
+        send_buffer Text "limits-send-buffer" "BYTES" = "128KiB"
+            "SO_SNDBUF of a listener (the kernel doubles it): bounds what is sent and not yet acknowledged.";
+        unsent Text "limits-unsent" "BYTES" = "32KiB"
+            "TCP_NOTSENT_LOWAT: the kernel's memory for a listener that does not read. The rest waits in the ring.";
         burst Text "limits-burst" "BYTES" = "64KiB"
             "A newcomer starts at the newest join point this far behind the head, so that players can fill their buffers.";
         turn_bytes Text "limits-turn-bytes" "BYTES" = "64KiB"
@@ -211,6 +235,9 @@ mod tests {
         flags.sort_unstable();
         flags.dedup();
         assert_eq!(flags.len(), n);
-        assert!(KEYS.iter().all(|key| (key.shape == Shape::Secret) == key.flag.is_none()));
+        assert!(
+            KEYS.iter()
+                .all(|key| (key.shape == Shape::Secret) == key.flag.is_none())
+        );
     }
 }

@@ -27,8 +27,17 @@ pub(super) fn effective(values: &Values) -> String {
     for (mount, keys) in &values.mounts {
         let _ = writeln!(out, "[mounts.{mount:?}]");
         for (name, given) in keys {
-            let shape = if *name == "password" { Shape::Secret } else { Shape::Text };
-            let _ = writeln!(out, "{:<40} # {}", format!("{name} = {}", written(shape, given)), given.origin);
+            let shape = if *name == "password" {
+                Shape::Secret
+            } else {
+                Shape::Text
+            };
+            let _ = writeln!(
+                out,
+                "{:<40} # {}",
+                format!("{name} = {}", written(shape, given)),
+                given.origin
+            );
         }
         out.push('\n');
     }
@@ -42,12 +51,21 @@ fn written(shape: Shape, given: &Given) -> String {
         Shape::Secret if last.is_empty() => "\"\"".into(),
         Shape::Secret => "\"***\"".into(),
         Shape::List => {
-            let shown: Vec<String> = given.texts.iter().map(|text| quoted(&without_login(text))).collect();
+            let shown: Vec<String> = given
+                .texts
+                .iter()
+                .map(|text| quoted(&without_login(text)))
+                .collect();
             format!("[{}]", shown.join(", "))
         }
-        Shape::Number | Shape::Switch if !last.is_empty() => last.to_owned(),
+        Shape::Number | Shape::Switch if is_bare(last) => last.to_owned(),
         _ => quoted(last),
     }
+}
+
+/// Whether TOML writes it without quotes.
+fn is_bare(text: &str) -> bool {
+    text == "true" || text == "false" || text.parse::<u64>().is_ok()
 }
 
 fn quoted(text: &str) -> String {
@@ -56,7 +74,9 @@ fn quoted(text: &str) -> String {
 
 /// A URL's user information is a secret as well.
 fn without_login(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
     let end = rest.find('/').unwrap_or(rest.len());
     match rest[..end].rfind('@') {
         Some(at) => format!("{scheme}://***{}", &rest[at..]),
@@ -76,7 +96,9 @@ pub fn example() -> String {
         out.push('\n');
         comment(&mut out, about);
         let _ = writeln!(out, "[{section}]");
-        KEYS.iter().filter(|key| key.section == *section).for_each(|key| example_key(&mut out, key));
+        KEYS.iter()
+            .filter(|key| key.section == *section)
+            .for_each(|key| example_key(&mut out, key));
     }
     mounts(&mut out);
     out
@@ -87,7 +109,7 @@ fn example_key(out: &mut String, key: &Key) {
     let flag = key.flag.map_or_else(String::new, |flag| format!(" --{flag},"));
     comment(out, &format!("{} [{}]{flag} {}", key.help, key.value, key.env()));
     let value = match key.shape {
-        Shape::Number | Shape::Switch if !key.default.is_empty() => key.default.to_owned(),
+        Shape::Number | Shape::Switch if is_bare(key.default) => key.default.to_owned(),
         Shape::List => key.default.to_owned(),
         _ => format!("{:?}", key.default),
     };
@@ -96,7 +118,13 @@ fn example_key(out: &mut String, key: &Key) {
 
 fn mounts(out: &mut String) {
     out.push('\n');
-    comment(out, &format!("What is different at one mount: {}. One table per mount; no flags.", MOUNT_KEYS.join(", ")));
+    comment(
+        out,
+        &format!(
+            "What is different at one mount: {}. One table per mount; no flags.",
+            MOUNT_KEYS.join(", ")
+        ),
+    );
     out.push_str("#[mounts.\"/eclipse.ts\"]\n#password = \"@/run/secrets/eclipse\"\n#fallback = \"/waiting.ts\"\n#hold = \"30s\"\n");
 }
 

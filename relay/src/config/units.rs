@@ -4,12 +4,27 @@ use std::time::Duration;
 
 /// `64KiB`, `4MiB`, `1316`: bytes.
 pub(super) fn bytes(text: &str) -> Option<u64> {
-    scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("kB", 1000), ("MB", 1_000_000), ("B", 1)])
+    scaled(
+        text,
+        &[
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("kB", 1000),
+            ("MB", 1_000_000),
+            ("B", 1),
+        ],
+    )
 }
 
 /// `500kbit/s`, `8Mbit/s`, `512bit/s`: bytes per second.
 pub(super) fn rate(text: &str) -> Option<u64> {
-    let units = [("kbit/s", 1000), ("Mbit/s", 1_000_000), ("Gbit/s", 1_000_000_000), ("bit/s", 1)];
+    let units = [
+        ("kbit/s", 1000),
+        ("Mbit/s", 1_000_000),
+        ("Gbit/s", 1_000_000_000),
+        ("bit/s", 1),
+    ];
     let has_unit = text.ends_with("bit/s");
     scaled(text, &units).filter(|_| has_unit).map(|bits| bits / 8)
 }
@@ -38,7 +53,9 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let (digits, factor) = units
         .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), *factor)).filter(|(d, _)| is_number(d)))
+        .find_map(|(unit, factor)| {
+            Some((text.strip_suffix(unit)?.trim_end(), *factor)).filter(|(d, _)| is_number(d))
+        })
         .unwrap_or((text, 1));
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
@@ -66,7 +83,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, n) in [("0", 0), ("1316", 1316), ("64KiB", 65536), ("4 MiB", 4 << 20), ("2kB", 2000), ("9B", 9)] {
+        for (text, n) in [
+            ("0", 0),
+            ("1316", 1316),
+            ("64KiB", 65536),
+            ("4 MiB", 4 << 20),
+            ("2kB", 2000),
+            ("9B", 9),
+        ] {
             assert_eq!(bytes(text), Some(n), "{text}");
         }
         for bad in ["", "KiB", "-1", "1.5MiB", "4 megabytes", "99999999999GiB"] {
@@ -83,7 +107,13 @@ mod tests {
 
     #[test]
     fn bytes_for_people() {
-        for (n, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (4 << 20, "4 MiB"), (3_221_225_472, "3 GiB")] {
+        for (n, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (4 << 20, "4 MiB"),
+            (3_221_225_472, "3 GiB"),
+        ] {
             assert_eq!(show_bytes(n), text);
         }
     }

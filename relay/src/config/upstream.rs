@@ -42,7 +42,12 @@ fn link(text: &str) -> Option<UpstreamSpec> {
         "/" => None,
         path => Some(mount(path)?),
     };
-    Some(UpstreamSpec { host: url.host, port: url.port, mount, plain_url: None })
+    Some(UpstreamSpec {
+        host: url.host,
+        port: url.port,
+        mount,
+        plain_url: None,
+    })
 }
 
 /// The mount here, if not given, is the one there, its query left out.
@@ -50,5 +55,10 @@ fn plain(text: &str, here: Option<String>) -> Option<UpstreamSpec> {
     let url = HttpUrl::parse(text).ok()?;
     let path = url.path_and_query.split('?').next().unwrap_or_default();
     let mount = here.or_else(|| mount(path))?;
-    Some(UpstreamSpec { host: url.host, port: url.port, mount: Some(mount), plain_url: Some(text.to_owned()) })
+    Some(UpstreamSpec {
+        host: url.host,
+        port: url.port,
+        mount: Some(mount),
+        plain_url: Some(text.to_owned()),
+    })
 }

@@ -32,7 +32,13 @@ impl Values {
     pub(super) fn set_flags(&mut self, flags: &BTreeMap<String, Vec<String>>) {
         for key in KEYS {
             if let (Some(flag), Some(texts)) = (key.flag, flags.get(&key.id())) {
-                self.set(key, Given { texts: texts.clone(), origin: Origin::Flag(flag.to_owned()) });
+                self.set(
+                    key,
+                    Given {
+                        texts: texts.clone(),
+                        origin: Origin::Flag(flag.to_owned()),
+                    },
+                );
             }
         }
     }
@@ -46,7 +52,13 @@ impl Values {
                     Shape::List => text.split_whitespace().map(str::to_owned).collect(),
                     _ => vec![text],
                 };
-                self.set(key, Given { texts, origin: Origin::Env(name) });
+                self.set(
+                    key,
+                    Given {
+                        texts,
+                        origin: Origin::Env(name),
+                    },
+                );
             }
         }
     }
@@ -70,9 +82,16 @@ impl Values {
 
     /// The same, of a list.
     pub(super) fn list(&self, section: &str, name: &str) -> Vec<Field> {
-        let Some(key) = keys::find(section, name) else { return Vec::new() };
+        let Some(key) = keys::find(section, name) else {
+            return Vec::new();
+        };
         let given = self.get(key);
-        let field = |text: &String| Field { key: key.id(), text: text.clone(), origin: given.origin.clone(), secret: false };
+        let field = |text: &String| Field {
+            key: key.id(),
+            text: text.clone(),
+            origin: given.origin.clone(),
+            secret: false,
+        };
         given.texts.iter().map(field).collect()
     }
 }
@@ -88,8 +107,17 @@ pub(super) struct Field {
 
 impl Field {
     pub(super) fn of(key: &str, given: Given, secret: bool) -> Option<Self> {
-        let text = given.texts.into_iter().next_back().filter(|text| !text.is_empty())?;
-        Some(Self { key: key.to_owned(), text, origin: given.origin, secret })
+        let text = given
+            .texts
+            .into_iter()
+            .next_back()
+            .filter(|text| !text.is_empty())?;
+        Some(Self {
+            key: key.to_owned(),
+            text,
+            origin: given.origin,
+            secret,
+        })
     }
 
     /// Reads it, or says what was expected.
@@ -98,7 +126,16 @@ impl Field {
     }
 
     pub(super) fn wrong(&self, expected: &str) -> Error {
-        let got = if self.secret { "***".to_owned() } else { format!("{:?}", self.text) };
-        Error::Value { origin: self.origin.clone(), key: self.key.clone(), expected: expected.to_owned(), got }
+        let got = if self.secret {
+            "***".to_owned()
+        } else {
+            format!("{:?}", self.text)
+        };
+        Error::Value {
+            origin: self.origin.clone(),
+            key: self.key.clone(),
+            expected: expected.to_owned(),
+            got,
+        }
     }
 }
