@@ -186,9 +186,25 @@ impl Chain {
                 show_bytes(traffic.told)
             ));
         }
-        self.peer.stop()?;
-        self.repeater.close()?;
-        self.root.close()?;
+        // At once: each may have players that it takes a while to let go.
+        let Self {
+            root,
+            repeater,
+            peer: last,
+            ..
+        } = self;
+        let closed = std::thread::scope(|scope| {
+            let all = [
+                scope.spawn(|| last.stop()),
+                scope.spawn(|| repeater.close()),
+                scope.spawn(|| root.close()),
+            ];
+            all.map(|one| {
+                one.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("closing failed")))
+            })
+        });
+        closed.into_iter().collect::<io::Result<()>>()?;
         if judge {
             judgement(&peer)?;
         }

@@ -17,6 +17,7 @@ pub fn listen() -> io::Result<Receiver<()>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     let (tell, told) = bounded(1);
     thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut closing = false;
         for signal in signals.forever() {
             match signal {
                 SIGHUP | SIGUSR1 => {
@@ -24,8 +25,8 @@ pub fn listen() -> io::Result<Receiver<()>> {
                         "the access log follows its file by itself; a changed configuration needs a restart"
                     );
                 }
-                _ if tell.try_send(()).is_ok() => {}
-                _ => std::process::exit(1),
+                _ if closing => std::process::exit(1),
+                _ => closing = tell.try_send(()).is_ok(),
             }
         }
     })?;

@@ -222,6 +222,39 @@ fn a_first_run_says_how_to_publish_and_ends_in_good_order() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once() {
+    let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/clip/assets/eclipse.ts");
+    let mut node = Running::start(&mut relay(&[
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--workers",
+        "1",
+        "--source",
+        clip,
+        "--loop",
+    ]));
+    let read_until = |node: &mut Running, words: &str| {
+        while !node.head.contains(words) {
+            assert_ne!(
+                node.said.read_line(&mut node.head).unwrap(),
+                0,
+                "it ended: {}",
+                node.head
+            );
+        }
+    };
+    read_until(&mut node, "is on the air");
+    // A listener that stays: letting it go takes two seconds.
+    let mut listener = std::net::TcpStream::connect(&node.base).unwrap();
+    std::io::Write::write_all(&mut listener, b"GET /eclipse.ts HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    listener.read_exact(&mut [0; 64]).unwrap();
+    kill(Pid::from_raw(node.child.id() as i32), Signal::SIGTERM).unwrap();
+    read_until(&mut node, "closing");
+    assert_eq!(node.end(Signal::SIGTERM).0, 1);
+}
+
+#[test]
 fn beyond_loopback_no_password_is_made_up() {
     let node = Running::start(&mut relay(&["run", "--listen", "0.0.0.0:0", "--workers", "1"]));
     let (code, said) = node.end(Signal::SIGTERM);
