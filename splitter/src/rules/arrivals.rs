@@ -62,7 +62,7 @@ impl Arrivals {
         match (arrival.greeted, Greeting::parse(byte)) {
             (false, Ok(_)) => {
                 (arrival.greeted, arrival.until) = (true, until);
-                return Said::Greeted;
+                Said::Greeted
             }
             (false, Err(error)) => self.nonsense(from, error),
             (true, _) if byte == READY => {

@@ -59,6 +59,11 @@ impl Source {
             channel: channel.as_bytes().to_vec(),
         })
     }
+
+    /// The server's.
+    pub fn endpoint(&self) -> SocketAddrV4 {
+        self.endpoint
+    }
 }
 
 /// Why somebody may not join now. Generation B has no word for it: the connection is closed.

@@ -178,7 +178,8 @@ mod tests {
             let members = roster.len();
             let mut round = turns(&mut roster, members);
             let mut all: Vec<u16> = roster.peers().iter().map(|p| p.port()).collect();
-            (round.sort_unstable(), all.sort_unstable());
+            round.sort_unstable();
+            all.sort_unstable();
             prop_assert_eq!(round, all);
         }
     }
