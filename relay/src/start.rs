@@ -20,6 +20,9 @@ use crate::{keygen, logging, signals};
 /// How often it is looked whether all is well.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// With room for fewer connections a node is not worth starting.
+const CONNECTIONS_MIN: u64 = 16;
+
 /// The environment as the configuration reads it; what is no UTF-8 is not there.
 pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -140,7 +143,16 @@ pub(crate) fn fit_descriptors(settings: &mut Settings) -> Result<(), Failure> {
         return Ok(());
     }
     let room = allowed.saturating_sub(beside);
-    if settings.connections_given || room < 16 {
+    if room < CONNECTIONS_MIN {
+        return Err(Failure::usage(format!(
+            "at most {allowed} files may be open here, but {} channels and {} workers alone need {}; \
+             raise the limit (ulimit -n {needed}), or lower limits.channels",
+            settings.station.channels_max,
+            settings.station.workers,
+            beside + CONNECTIONS_MIN
+        )));
+    }
+    if settings.connections_given {
         return Err(Failure::usage(format!(
             "limits.connections: expected at most {room}, because at most {allowed} files may be open here, got {}; \
              raise the limit (ulimit -n {needed}, or LimitNOFILE={needed} in the systemd unit)",
