@@ -55,6 +55,9 @@ fn peer(url: &str) -> std::io::Result<Peer> {
 #[test]
 fn a_plain_stream_is_pulled_where_there_is_no_link() {
     let peer = peer(&format!("http://{}/sun.bin", plain_server())).unwrap();
+    while peer.status().via.is_empty() {
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
     let stream = get(peer.listen(), "/", 4096);
     assert!(
         stream.starts_with("HTTP/1.") && stream.contains(" 200 "),

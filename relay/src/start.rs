@@ -285,17 +285,21 @@ fn name_upstream(spec: &relay_station::UpstreamSpec) -> String {
 fn publish(settings: &Settings, listen: SocketAddr, made_up: Option<&str>) -> String {
     if !settings.takes_sources() {
         return match settings.station.upstreams.is_empty() && settings.local.is_none() {
-            true => "Publish   refused: there is no source password. Set RELAY_AUTH_SOURCE_PASSWORD (relay keygen makes one)\n          \
+            true => "Publish   refused: there is no source password. \
+                     Set RELAY_AUTH_SOURCE_PASSWORD (relay keygen makes one)\n          \
                      or auth.source_password in the file, and start again.\n"
                 .to_owned(),
-            false => "Publish   refused, as there is no source password (RELAY_AUTH_SOURCE_PASSWORD)\n".to_owned(),
+            false => {
+                "Publish   refused, as there is no source password (RELAY_AUTH_SOURCE_PASSWORD)\n".to_owned()
+            }
         };
     }
     let set = made_up.map_or_else(String::new, |password| {
         format!("          export RELAY_AUTH_SOURCE_PASSWORD={password}   # made up for this run, not shown again\n")
     });
     format!(
-        "Publish   as user `source`, for example:\n{set}          ffmpeg -re -i FILE -c copy -f mpegts -content_type video/mp2t \\\n            \
+        "Publish   as user `source`, for example:\n{set}          \
+         ffmpeg -re -i FILE -c copy -f mpegts -content_type video/mp2t \\\n            \
          icecast://source:$RELAY_AUTH_SOURCE_PASSWORD@{}/live.ts\n",
         reachable(listen)
     )

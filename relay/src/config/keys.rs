@@ -57,7 +57,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where and how to serve."),
     (
         "auth",
-        "Secrets. Here or in the environment, never flags; \"@/run/secrets/x\" reads a file. There are no default passwords.",
+        "Secrets. Here or in the environment, never flags; \"@/run/secrets/x\" reads a file. There are \
+         no default passwords.",
     ),
     (
         "limits",
@@ -87,7 +88,9 @@ pub(super) const MOUNT_KEYS: &[&str] = &[
 ];
 
 macro_rules! keys {
-    ($($section:ident { $($name:ident $shape:ident $flag:literal $value:literal = $default:literal $help:literal;)* })*) => {
+    ($($section:ident {
+        $($name:ident $shape:ident $flag:literal $value:literal = $default:literal $help:literal;)*
+    })*) => {
         /// Every key, in the order of the file.
         pub const KEYS: &[Key] = &[$($(Key {
             section: stringify!($section),
@@ -108,19 +111,23 @@ const fn flag(name: &'static str) -> Option<&'static str> {
 keys! {
     server {
         listen Text "listen" "ADDR:PORT" = "127.0.0.1:8000"
-            "Where to listen. One port serves listeners, sources, links and the page. [::]:8000 is every address, IPv4 too.";
+            "Where to listen. One port serves listeners, sources, links and the page. [::]:8000 is every \
+             address, IPv4 too.";
         workers Number "workers" "N|auto" = "auto"
-            "Worker threads; each serves its share of the listeners on a core of its own. auto: one per core.";
+            "Worker threads; each serves its share of the listeners on a core of its own. auto: one per \
+             core.";
         backend Text "backend" "uring|mio|auto" = "auto"
             "The kernel interface. auto: io_uring where it is allowed, else mio (epoll).";
         max_batch_delay Text "max-batch-delay" "TIME" = "100ms"
-            "The longest that bytes may wait to be sent together with others, when a worker is busy. 0: never wait.";
+            "The longest that bytes may wait to be sent together with others, when a worker is busy. 0: \
+             never wait.";
         node_id Text "node-id" "NAME" = ""
             "This node's name in link paths and on status pages. Unset: random at each start.";
         page Switch "page" "BOOL" = "true"
             "Serve the web page at /.";
         hostname Text "hostname" "NAME" = ""
-            "The name by which others reach this relay, for the URLs it shows. Unset: the address listened on.";
+            "The name by which others reach this relay, for the URLs it shows. Unset: the address \
+             listened on.";
         contact Text "contact" "TEXT" = ""
             "Whom to write to, as status pages show it.";
         location Text "location" "TEXT" = ""
@@ -128,17 +135,20 @@ keys! {
     }
     auth {
         source_password Secret "" "SECRET" = ""
-            "Password of the user `source`, for publishing. Unset: publishing is refused; only `relay run` without a file, on loopback, makes one up and prints it.";
+            "Password of the user `source`, for publishing. Unset: publishing is refused; only `relay \
+             run` without a file, on loopback, makes one up and prints it.";
         admin_password Secret "" "SECRET" = ""
             "Password of the user `admin`, for /admin. Unset: /admin is refused.";
         node_token Secret "" "SECRET" = ""
-            "Shared by the nodes of a tree: links show it and ask for it. Unset: links are open to loopback only.";
+            "Shared by the nodes of a tree: links show it and ask for it. Unset: links are open to \
+             loopback only.";
     }
     limits {
         listeners Number "limits-listeners" "N" = "20000"
             "Listeners at once; one more is answered 503 with Retry-After.";
         connections Number "limits-connections" "N|auto" = "auto"
-            "Connections of every kind at once. auto: listeners + 1000, or what the limit of open files leaves.";
+            "Connections of every kind at once. auto: listeners + 1000, or what the limit of open files \
+             leaves.";
         reserved Number "limits-reserved" "N" = "100"
             "Connections kept free for sources, links and status pages when listeners take all others.";
         per_prefix Number "limits-per-prefix" "N" = "256"
@@ -148,7 +158,8 @@ keys! {
         ring Text "limits-ring" "BYTES" = "4MiB"
             "Memory of one channel's ring, at least; rounded up to a power of two.";
         ring_seconds Number "limits-ring-seconds" "SECONDS" = "16"
-            "How much of a channel its ring holds where the bit rate is known; makes rings larger, never smaller.";
+            "How much of a channel its ring holds where the bit rate is known; makes rings larger, never \
+             smaller.";
         ring_max Text "limits-ring-max" "BYTES" = "32MiB"
             "No ring grows beyond this, whatever the bit rate.";
         head_timeout Text "limits-head-timeout" "TIME" = "15s"
@@ -156,21 +167,26 @@ keys! {
         send_buffer Text "limits-send-buffer" "BYTES" = "128KiB"
             "SO_SNDBUF of a listener (the kernel doubles it): bounds what is sent and not yet acknowledged.";
         unsent Text "limits-unsent" "BYTES" = "32KiB"
-            "TCP_NOTSENT_LOWAT: the kernel's memory for a listener that does not read. The rest waits in the ring.";
+            "TCP_NOTSENT_LOWAT: the kernel's memory for a listener that does not read. The rest waits in \
+             the ring.";
         burst Text "limits-burst" "BYTES" = "64KiB"
-            "A newcomer starts at the newest join point this far behind the head, so that players can fill their buffers.";
+            "A newcomer starts at the newest join point this far behind the head, so that players can \
+             fill their buffers.";
         turn_bytes Text "limits-turn-bytes" "BYTES" = "64KiB"
-            "The most that one listener is sent in one turn, so that one backlog does not hold up the others.";
+            "The most that one listener is sent in one turn, so that one backlog does not hold up the \
+             others.";
         dead_after Text "limits-dead-after" "TIME" = "15s"
             "A listener that acknowledges nothing for so long is dead (TCP_USER_TIMEOUT).";
         patience Text "limits-patience" "TIME" = "10s"
             "How long a listener may wait for a channel that has no picture yet.";
         jumps Number "limits-jumps" "N" = "3"
-            "A listener too slow for the stream loses its place and is moved forward; so many times, then it is closed.";
+            "A listener too slow for the stream loses its place and is moved forward; so many times, \
+             then it is closed.";
         jump_memory Text "limits-jump-memory" "TIME" = "60s"
             "How long such a move is held against it.";
         chunk_size Number "limits-chunk-size" "BYTES" = "1316"
-            "Size of a chunk of channels that begin here: 7 packets of MPEG-TS, and with any header within an MTU of 1400.";
+            "Size of a chunk of channels that begin here: 7 packets of MPEG-TS, and with any header \
+             within an MTU of 1400.";
     }
     source {
         timeout Text "source-timeout" "TIME" = "10s"
@@ -188,7 +204,9 @@ keys! {
     }
     upstreams {
         list List "upstream" "URL" = "[]"
-            "http://HOST:PORT: any of its channels, followed by link while somebody listens. http://HOST:PORT/MOUNT: this channel, followed always. pull+http://HOST/MOUNT: a plain HTTP or Icecast stream, pulled always.";
+            "http://HOST:PORT: any of its channels, followed by link while somebody listens. \
+             http://HOST:PORT/MOUNT: this channel, followed always. pull+http://HOST/MOUNT: a plain HTTP \
+             or Icecast stream, pulled always.";
         pull List "pull" "MOUNT=URL" = "[]"
             "A plain HTTP or Icecast stream under a mount of its own: \"/local.ts=http://HOST/remote.ts\".";
     }
@@ -212,7 +230,8 @@ keys! {
         level Text "log-level" "FILTER" = "info"
             "error, warn, info, debug, trace, or a filter by module such as \"info,relay=debug\".";
         access Text "access-log" "FILE|-" = ""
-            "The access log: Icecast's combined format with the seconds connected at the end. -: standard output. A file may be moved away: it is opened anew within a second.";
+            "The access log: Icecast's combined format with the seconds connected at the end. -: \
+             standard output. A file may be moved away: it is opened anew within a second.";
     }
 }
 

@@ -89,8 +89,8 @@ pub fn example() -> String {
     let mut out = String::from(
         "# Totality relay: every key with its default. Take the `#` before a key away\n\
          # to change it. `relay check -c FILE` says whether a file is right.\n\
-         # Every key is also a flag (`relay run --help`) and a variable RELAY_SECTION_KEY; flags go before variables,\n\
-         # variables before this file.\n",
+         # Every key is also a flag (`relay run --help`) and a variable RELAY_SECTION_KEY;\n\
+         # flags go before variables, variables before this file.\n",
     );
     for (section, about) in SECTIONS {
         out.push('\n');
@@ -125,7 +125,12 @@ fn mounts(out: &mut String) {
             MOUNT_KEYS.join(", ")
         ),
     );
-    out.push_str("#[mounts.\"/eclipse.ts\"]\n#password = \"@/run/secrets/eclipse\"\n#fallback = \"/waiting.ts\"\n#hold = \"30s\"\n");
+    out.push_str(
+        "#[mounts.\"/eclipse.ts\"]\n\
+         #password = \"@/run/secrets/eclipse\"\n\
+         #fallback = \"/waiting.ts\"\n\
+         #hold = \"30s\"\n",
+    );
 }
 
 fn comment(out: &mut String, text: &str) {
