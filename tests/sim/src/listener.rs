@@ -170,6 +170,12 @@ impl Listener {
     }
 }
 
+/// What can be seen of its connection, for readers of traces.
+fn listener_wire(listener: &Listener, wires: &[crate::net::Wire]) -> String {
+    let wire = listener.wire.map(|wire| &wires[wire]);
+    format!("mount {}, icy {}, window {}, wire {wire:?}", listener.mount, listener.icy, listener.window)
+}
+
 impl World {
     /// A listener acts: connects, asks, reads, leaves.
     pub(crate) fn listener_acts(&mut self, id: usize) {
@@ -279,6 +285,8 @@ impl World {
         let (patience, id_text) = (listener.patience_ns, format!("listener {id}"));
         self.listeners[id].longest_wait_ns = self.listeners[id].longest_wait_ns.max(wait);
         if patience > 0 && wait > patience {
+            let wire = listener_wire(&self.listeners[id], &self.wires);
+            self.trace.say(now_ns, || format!("{id_text}: {wire}"));
             let ms = |ns: u64| ns / 1_000_000;
             self.wrong(format!(
                 "{id_text} waited {} ms for {place:?}, expected at most {} ms",

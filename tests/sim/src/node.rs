@@ -60,6 +60,10 @@ pub(crate) struct Worker {
     /// Turns in which nothing had happened and nothing was wanted.
     pub(crate) empty_turns: u64,
     pub(crate) stale_deadlines: u64,
+    /// Turns in which a bell was all there was, and nothing was wanted.
+    pub(crate) false_alarms: u64,
+    /// Notes other than bells.
+    pub(crate) real_notes: u64,
 }
 
 /// A node.
@@ -169,6 +173,8 @@ impl Worker {
             turns: 0,
             empty_turns: 0,
             stale_deadlines: 0,
+            false_alarms: 0,
+            real_notes: 0,
         }
     }
 

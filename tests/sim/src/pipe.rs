@@ -41,6 +41,8 @@ pub(crate) struct Pipe {
     pub(crate) way: Way,
     /// Bytes the sender's kernel takes.
     pub(crate) room: usize,
+    /// Of these, bytes that may wait to be sent (`TCP_NOTSENT_LOWAT`).
+    pub(crate) unsent_max: usize,
     /// Bytes the receiver's kernel takes.
     pub(crate) window: usize,
     queued: VecDeque<u8>,
@@ -61,6 +63,7 @@ impl Pipe {
         Self {
             way,
             room,
+            unsent_max: usize::MAX,
             window,
             queued: VecDeque::new(),
             fin_queued: false,
@@ -80,7 +83,9 @@ impl Pipe {
         if self.queued.is_empty() {
             self.progress_ns = now_ns;
         }
-        let take = bytes.len().min(self.room.saturating_sub(self.queued.len()));
+        let full = self.queued.len() >= self.unsent_max;
+        let room = if full { 0 } else { self.room.saturating_sub(self.queued.len()) };
+        let take = bytes.len().min(room);
         self.queued.extend(&bytes[..take]);
         take
     }
@@ -92,7 +97,7 @@ impl Pipe {
 
     /// Whether the sender may be told that there is room again.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued.len() <= self.room / 2
+        self.queued.len() <= self.room / 2 && self.queued.len() < self.unsent_max
     }
 
     pub(crate) fn unsent(&self) -> usize {

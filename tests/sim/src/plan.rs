@@ -32,6 +32,7 @@ pub(crate) fn config(name: &str, workers: usize) -> Config {
         channels_max: 16,
         ring_bytes: 1 << 20,
         ring_seconds: 16,
+        ring_max_bytes: 32 << 20,
         chunk_size: CHUNK as u16,
         listener: relay_listener::Config::default(),
         source: relay_source::Config {

@@ -293,7 +293,7 @@ impl World {
             self.source_at(now_ns + back, id);
         }
         let Some(wire) = wire else { return };
-        if exit != Exit::Finish {
+        if exit != Exit::Finish || !self.sources[id].unsent.is_empty() {
             self.lives
                 .entry(life)
                 .or_default()

@@ -27,6 +27,9 @@ const LINGER_NS: u64 = 2_000_000_000;
 const READ_MAX: usize = 64 * 1024;
 /// Empty turns of a worker in half a second: more is a busy loop.
 pub(crate) const EMPTY_TURNS_MAX: u64 = 120;
+/// So many bells may ring for nothing for each thing that really happens in a house: one for every other worker,
+/// and then some.
+pub(crate) const ALARMS_PER_NOTE: u64 = 8;
 
 /// Whether a worker's bell has rung since it was last cleared.
 fn has_rung(bell: &Bell) -> bool {
@@ -64,6 +67,8 @@ impl World {
         if slept {
             w.station.park(false);
         }
+        let real = w.notes.len();
+        w.real_notes += real as u64;
         if has_rung(&bell) {
             bell.clear();
             w.notes.push_back(Note::Woken);
@@ -77,6 +82,9 @@ impl World {
             self.hear(node, worker, note);
         }
         let (outputs, sends) = self.ask_and_act(node, worker);
+        if let Some(w) = self.worker(node, worker).filter(|_| real == 0 && heard == 1 && outputs == 0) {
+            w.false_alarms += 1;
+        }
         let spent = TURN_NS + sends * SEND_NS;
         self.trace.note(
             now_ns,
@@ -308,8 +316,8 @@ impl World {
             let Output::Bound {
                 conn,
                 send_buffer,
+                unsent,
                 user_timeout,
-                ..
             } = output
             else {
                 continue;
@@ -324,6 +332,9 @@ impl World {
             if let Some(bytes) = send_buffer {
                 // The kernel doubles what it is told, and spends the other half on its books.
                 self.wires[wire].pipes[end].room = *bytes as usize;
+            }
+            if let Some(bytes) = unsent {
+                self.wires[wire].pipes[end].unsent_max = *bytes as usize;
             }
             if let Some(timeout) = user_timeout.filter(|_| first) {
                 self.arrange_probe(node, worker, *conn, now_ns + timeout.as_nanos() as u64);

@@ -1,7 +1,7 @@
 //! What must hold at any moment: gauges, limits, and that nobody turns for nothing (O2, O3, O8).
 
 use crate::listener::Ending;
-use crate::turn::EMPTY_TURNS_MAX;
+use crate::turn::{ALARMS_PER_NOTE, EMPTY_TURNS_MAX};
 use crate::world::World;
 
 impl World {
@@ -81,6 +81,11 @@ impl World {
             return;
         };
         let mut found = None;
+        let take = |w: &mut crate::node::Worker| (std::mem::take(&mut w.false_alarms), std::mem::take(&mut w.real_notes));
+        let (alarms, notes) = running.workers.iter_mut().map(take).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        if alarms > EMPTY_TURNS_MAX + ALARMS_PER_NOTE * notes {
+            found = Some(format!("its workers woke each other {alarms} times for nothing while {notes} things happened"));
+        }
         for (i, w) in running.workers.iter_mut().enumerate() {
             let (empty, stale) = (
                 std::mem::take(&mut w.empty_turns),
