@@ -68,9 +68,7 @@ fn serve(listener: TcpListener, progress: Arc<Progress>, breaks: u64, ends: u64)
     let mut next = 0;
     for connection in listener.incoming() {
         let mut connection = connection.unwrap();
-        let mut request = [0; 1024];
-        let n = connection.read(&mut request).unwrap();
-        let request = String::from_utf8_lossy(&request[..n]);
+        let request = read_request(&mut connection);
         assert!(request.starts_with("GET /eclipse.ts HTTP/1.1\r\n"), "{request}");
         connection
             .write_all(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
@@ -85,6 +83,16 @@ fn serve(listener: TcpListener, progress: Arc<Progress>, breaks: u64, ends: u64)
         next = end;
         std::thread::spawn(move || stream(connection, &progress, from..end, end == breaks));
     }
+}
+
+/// To the end of its head: it may come in pieces.
+fn read_request(connection: &mut TcpStream) -> String {
+    let (mut request, mut byte) = (Vec::new(), [0]);
+    while !request.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    String::from_utf8(request).unwrap()
 }
 
 fn stream(mut connection: TcpStream, progress: &Progress, numbers: std::ops::Range<u64>, breaks: bool) {
@@ -299,7 +307,7 @@ fn a_dead_peer_is_expelled_and_the_team_goes_on() {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
             std::thread::spawn(move || {
-                let _ = connection.read(&mut [0; 1024]);
+                read_request(&mut connection);
                 let _ = connection.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
                 while connection.write_all(&chunk(0)).is_ok() {
                     std::thread::sleep(Duration::from_millis(5));
@@ -389,4 +397,72 @@ fn exit_codes_say_whose_fault_it_is() {
         assert_eq!(code, 2, "{arguments:?}: {said}");
         assert!(said.contains(remedy), "{arguments:?}: {said}");
     }
+}
+
+/// Pseudo-random bytes, the same each time.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| byte()).collect()
+}
+
+#[test]
+fn noise_from_strangers_and_members_disturbs_nobody() {
+    let progress = Arc::new(Progress::default());
+    *progress.have.lock().unwrap() = vec![0; TEAM];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = listener.local_addr().unwrap();
+    let served = Arc::clone(&progress);
+    std::thread::spawn(move || serve(listener, served, 0, 10 * WINDOW));
+    let mut splitter = Splitter::start(source, &[]);
+    splitter.until(|line| line["source"]["bytes"] == (WINDOW + 1) * CHUNK_BYTES as u64);
+    let (_, member) = join(splitter.at);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Two bytes from a member are a complaint, and `G` would be its goodbye: everything else is noise.
+    for length in (0..2000).filter(|&length| length > 2) {
+        let bytes = noise(length, length as u64);
+        member.send_to(&bytes, splitter.at).unwrap();
+        stranger.send_to(&bytes, splitter.at).unwrap();
+        if length % 50 == 0 {
+            stranger.send_to(b"G", splitter.at).unwrap();
+            member.send_to(b"H", splitter.at).unwrap();
+            let mut stream = TcpStream::connect(splitter.at).unwrap();
+            stream.set_read_timeout(Some(HANGS)).unwrap();
+            stream.write_all(&[b"x", &bytes[..]].concat()).unwrap();
+            // Hung up on; with a reset, as its noise was not read to the end.
+            let _ = stream.read(&mut [0]);
+        }
+    }
+    // Idle ones: as many as may be on their way in, and more.
+    let _idle: Vec<_> = (0..40)
+        .map(|_| TcpStream::connect(splitter.at).unwrap())
+        .collect();
+    let line = splitter.until(|line| {
+        line["team"]["refused_protocol"] == 39 && line["team"]["refused_arrivals"].as_u64() >= Some(8)
+    });
+    assert_eq!(
+        (&line["arrivals"], line["peers"].as_array().unwrap().len()),
+        (&32.into(), 1)
+    );
+    // And the stream goes on: to the one member, every chunk.
+    *progress.have.lock().unwrap() = vec![u64::MAX; TEAM];
+    progress.changed.notify_all();
+    member.set_read_timeout(Some(HANGS)).unwrap();
+    let mut buffer = [0; 2048];
+    for number in WINDOW + 1..WINDOW + 40 {
+        assert_eq!(member.recv(&mut buffer).unwrap(), CHUNK_BYTES + 2);
+        assert_eq!(buffer[..2], (number as u16).to_be_bytes());
+        assert_eq!(buffer[2..CHUNK_BYTES + 2], chunk(number));
+    }
+    let last = splitter.interrupt();
+    assert!(last["team"]["datagrams_unknown"].as_u64() > Some(0));
+    assert_eq!(
+        (&last["team"]["losses"], &last["team"]["goodbyes"]),
+        (&0.into(), &0.into())
+    );
 }
