@@ -2,13 +2,28 @@
 
 use io_uring::{IoUring, opcode};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Bytes read of any one file: `/proc/interrupts` of a large machine fits, a stray device file does no harm.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Entries of the smallest ring that answers the probe.
 const PROBE_ENTRIES: u32 = 8;
+
+/// Folders in which tools are looked for; the caller's `PATH` is not trusted by a program that root runs.
+const TOOL_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+
+/// What a tool of the system answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// It ended with 0.
+    pub ok: bool,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
 
 /// A machine to be read. A file that is not there is `None` ("not here"), never an error.
 pub trait Host {
@@ -20,6 +35,21 @@ pub trait Host {
     fn link_name(&self, path: &str) -> Option<String>;
     /// Sets up an io_uring and asks what it can do, if this machine is the one we run on.
     fn io_uring(&self) -> Probe;
+
+    /// Asks a tool of the system (`ethtool`, `tc`); none if it is not there, or if this is a copy of a machine.
+    fn tool(&self, _program: &str, _arguments: &[&str]) -> Option<Said> {
+        None
+    }
+
+    /// Whether a file, however long, has this text in one of its lines.
+    fn has(&self, _path: &str, _text: &str) -> bool {
+        false
+    }
+
+    /// The cards that the caller named; none: those that are found.
+    fn named_cards(&self) -> &[String] {
+        &[]
+    }
 
     /// The sysctl with this dotted name, as text.
     fn sysctl(&self, name: &str) -> Option<String> {
@@ -57,15 +87,24 @@ pub enum Probe {
 #[derive(Debug)]
 pub struct RootedHost {
     root: PathBuf,
+    cards: Vec<String>,
 }
 
 impl RootedHost {
     /// Reads below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            cards: Vec::new(),
+        }
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    /// Looks at these interfaces instead of those that have a device.
+    pub fn with_cards(self, cards: Vec<String>) -> Self {
+        Self { cards, ..self }
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 }
@@ -102,6 +141,39 @@ impl Host for RootedHost {
             Probe::NotAsked
         }
     }
+
+    fn tool(&self, program: &str, arguments: &[&str]) -> Option<Said> {
+        let here = self.root == Path::new("/");
+        here.then(|| ask(program, arguments)).flatten()
+    }
+
+    fn has(&self, path: &str, text: &str) -> bool {
+        let file = File::open(self.at(path)).into_iter();
+        let mut lines = file.flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
+        lines.any(|line| String::from_utf8_lossy(&line).contains(text))
+    }
+
+    fn named_cards(&self) -> &[String] {
+        &self.cards
+    }
+}
+
+fn ask(program: &str, arguments: &[&str]) -> Option<Said> {
+    let places = TOOL_FOLDERS.iter().map(|folder| Path::new(folder).join(program));
+    let program = places.into_iter().find(|path| path.is_file())?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
+    let output = command.output().ok()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(Said {
+        ok: output.status.success(),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    })
 }
 
 /// Asks the running kernel. The ring is dropped at once.

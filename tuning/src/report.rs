@@ -1,6 +1,7 @@
 //! Rows, and how they are printed: a table of at most [`COLUMNS`] columns for people, JSON for programs.
 
 use crate::checks::Demand;
+use crate::place::Place;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -57,6 +58,20 @@ pub struct Row {
     pub cost: String,
     /// Commands that change it, one each; none where the answer is not a command.
     pub change: Vec<String>,
+    /// What `tuning apply` would set, in order.
+    #[serde(skip)]
+    pub sets: Vec<Set>,
+}
+
+/// A value that `tuning apply` would set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Where.
+    pub place: Place,
+    /// The value.
+    pub value: String,
+    /// The value is made of limits: none of its numbers is ever lowered.
+    pub raise: bool,
 }
 
 impl Row {
@@ -70,6 +85,7 @@ impl Row {
             wanted,
             cost: String::new(),
             change: Vec::new(),
+            sets: Vec::new(),
         }
     }
 
@@ -90,6 +106,38 @@ impl Row {
             self.change.push(command.into());
         }
         self
+    }
+
+    /// With a sysctl whose numbers are raised to these, never lowered.
+    pub fn raise(self, name: &str, value: impl ToString) -> Self {
+        self.sysctl(name, &value.to_string(), true)
+    }
+
+    /// With a sysctl that is set to just this.
+    pub fn switch(self, name: &str, value: impl ToString) -> Self {
+        self.sysctl(name, &value.to_string(), false)
+    }
+
+    fn sysctl(self, name: &str, value: &str, raise: bool) -> Self {
+        let quote = if value.contains(' ') { "'" } else { "" };
+        let row = self.change(format!("sysctl -w {name}={quote}{value}{quote}"));
+        row.set(Place::sysctl(name), value, raise)
+    }
+
+    /// With a setting that `tuning apply` makes when it is asked for, although nothing is wrong without it.
+    pub fn offer(mut self, place: Place, value: impl ToString, raise: bool) -> Self {
+        let value = value.to_string();
+        self.sets.push(Set { place, value, raise });
+        self
+    }
+
+    /// With a setting that `tuning apply` makes; kept only where there is something to change.
+    pub fn set(self, place: Place, value: impl ToString, raise: bool) -> Self {
+        if self.status == Status::Ok {
+            self
+        } else {
+            self.offer(place, value, raise)
+        }
     }
 }
 
@@ -121,7 +169,8 @@ pub fn table(rows: &[Row], demand: &Demand, colour: bool) -> String {
         [Status::Ok, Status::Advice, Status::Problem].map(|status| count(rows, status));
     let _ = writeln!(
         out,
-        "\n{ok} ok, {advice} advice, {problem} problem. `tuning explain KEY` says why."
+        "\n{ok} ok, {advice} advice, {problem} problem. `tuning explain KEY` says why,\n\
+         `tuning apply` what it would set."
     );
     if rows
         .iter()

@@ -70,10 +70,14 @@ fn rich() -> TempDir {
         ("/proc/sys/net/ipv4/tcp_congestion_control", "bbr\n"),
         ("/proc/sys/net/core/default_qdisc", "fq\n"),
         ("/proc/sys/net/ipv4/tcp_slow_start_after_idle", "0\n"),
-        ("/proc/sys/vm/nr_hugepages", "0\n"),
+        ("/proc/sys/vm/nr_hugepages", "64\n"),
+        (
+            "/lib/modules/6.15.2-amd64/modules.builtin",
+            "kernel/net/sched/sch_fq.ko\n",
+        ),
         (
             "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-            "always within_size [advise] never deny force\n",
+            "always [within_size] advise never deny force\n",
         ),
         ("/sys/devices/system/cpu/online", "0-1\n"),
         (
@@ -376,13 +380,25 @@ fn narrow_and_crowded_cards_are_seen() {
 
     let root = rich();
     put(root.path(), "/proc/irq/25/effective_affinity_list", "0");
-    let crowded = row(&root, 1, "nic-queues");
-    assert_eq!(
-        (crowded.status, crowded.change.len()),
-        (Status::Advice, 1),
-        "{crowded:?}"
+    put(
+        root.path(),
+        "/proc/interrupts",
+        "  CPU0 CPU1\n 24: 0 0 PCI-MSIX 0-edge virtio2-config\n 25: 0 0 PCI-MSIX 1-edge virtio2-input.0\n \
+         26: 0 0 PCI-MSIX 2-edge virtio2-output.1\n",
     );
-    assert!(crowded.change[0].contains("irqbalance"));
+    let crowded = row(&root, 1, "irq-affinity");
+    assert_eq!(crowded.status, Status::Advice, "{crowded:?}");
+    let placed = [
+        "echo 0 > /proc/irq/25/smp_affinity_list",
+        "echo 1 > /proc/irq/26/smp_affinity_list",
+    ];
+    assert_eq!(crowded.change, placed);
+    put(root.path(), "/proc/77/comm", "irqbalance\n");
+    let balanced = row(&root, 1, "irq-affinity");
+    assert!(
+        balanced.sets.is_empty() && balanced.change[0].contains("irqbalance"),
+        "{balanced:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The kernel's version, and whether io_uring may be used.
 
-use super::{Check, Demand};
+use super::{Check, Consent, Demand};
 use crate::host::{Host, Probe};
 use crate::report::{Row, Status};
 
@@ -28,6 +28,9 @@ const URING_FLOOR: (u32, u32) = (6, 1);
 pub(super) const KERNEL: Check = Check {
     key: "kernel",
     run: kernel,
+    price: "a restart, and a kernel that your distribution tests less",
+    measured: "16 KiB sends by zero copy 40 % less CPU, 64 KiB 60 % (6.18, transmit path alone)",
+    consent: Consent::Given,
     why: "The relay runs on any Linux that Rust runs on; what it costs depends on what the kernel brings. \
           5.19 brought multishot accept and provided buffers. 6.1 completed what the io_uring driver is built on: \
           SINGLE_ISSUER with DEFER_TASKRUN, so that completions run when the worker asks and not in between, and \
@@ -43,6 +46,9 @@ pub(super) const KERNEL: Check = Check {
 pub(super) const IO_URING: Check = Check {
     key: "io_uring",
     run: io_uring,
+    price: "seccomp filters and audits of system calls do not see what is asked through a ring, which is why hardened hosts switch it off",
+    measured: "at most 16 % of CPU against batched epoll, as others report; not measured here alone",
+    consent: Consent::Asked,
     why: "Three things can keep a program from io_uring on a kernel that has it: the sysctl \
           kernel.io_uring_disabled (1: only CAP_SYS_ADMIN or the group kernel.io_uring_group, 2: nobody), a seccomp \
           filter (Docker's and Podman's default profiles forbid io_uring_setup), or a kernel built without it. \
@@ -156,7 +162,7 @@ fn reason(host: &dyn Host) -> &'static str {
 
 fn permit(host: &dyn Host, row: Row) -> Row {
     match host.sysctl_numbers("kernel.io_uring_disabled").first() {
-        Some(1..) => row.change("sysctl -w kernel.io_uring_disabled=0"),
+        Some(1..) => row.switch("kernel.io_uring_disabled", 0),
         _ if reason(host).is_empty() => row,
         _ => row.change("docker run --security-opt seccomp=PROFILE.json …  # allowing io_uring_*"),
     }

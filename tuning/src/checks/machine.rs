@@ -1,28 +1,47 @@
 //! The machine itself: pages, clock rates, and how the card's work is spread over CPUs.
 
-use super::{Check, Demand, cards, cpus, list_count};
+use super::nic::Card;
+use super::{Check, Consent, Demand, cards, cpus};
 use crate::host::Host;
+use crate::machine::chosen;
+use crate::place::{Place, SHMEM_ENABLED};
 use crate::report::{Row, Status};
 
 /// 2 MiB pages that hold the rings of some channels.
 const HUGE_PAGES_WANTED: u64 = 64;
 /// Packets that may wait per CPU when packets have been dropped with fewer.
 const NETDEV_BACKLOG_WANTED: u64 = 4096;
-/// Where shared memory's transparent huge pages are switched.
-const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 pub(super) const HUGE_PAGES: Check = Check {
     key: "huge-pages",
     run: huge_pages,
-    why: "A channel's ring is shared memory, which uses huge pages only if some are reserved (vm.nr_hugepages) or if \
-          transparent ones are allowed for shared memory (shmem_enabled = advise, within_size or always). Measured for \
-          zero-copy UDP sends of 48 segments: 5 % less CPU with registered buffers, 22 % without. Copying sends gain \
-          little. Reserved pages are taken from everything else on the machine; `advise` costs nothing.",
+    price: "shared memory of every program is given out in steps of 2 MiB within its size: more memory in use at once, and the kernel works to find it whole",
+    measured: "for zero-copy UDP sends of 48 segments, memory on huge pages: 5 % less CPU registered, 22 % unregistered; not measured with the relay's own ring",
+    consent: Consent::Asked,
+    why: "A channel's ring is shared memory (a memfd). The kernel gives it pages of 2 MiB only if transparent huge pages \
+          are allowed for shared memory: `within_size` and `always` do; `advise` only where a program asks with \
+          madvise, which the relay does not. Fewer, larger pages cost zero-copy sends less to pin. Copying sends gain \
+          little.",
+};
+
+pub(super) const RESERVED_PAGES: Check = Check {
+    key: "reserved-pages",
+    run: reserved_pages,
+    price: "128 MiB that nothing else on the machine can use, from now on",
+    measured: "as huge-pages; not measured with the relay's own ring",
+    consent: Consent::Asked,
+    why: "vm.nr_hugepages reserves pages of 2 MiB for programs that ask for them by name. The relay's rings do not: they \
+          take transparent huge pages (see huge-pages), so a reservation only helps programs beside it, or a relay that \
+          was built to ask. The kernel reserves as many as it finds whole, which on a machine that has run for long may \
+          be fewer; the journal notes how many it took.",
 };
 
 pub(super) const CPU_GOVERNOR: Check = Check {
     key: "cpu-governor",
     run: cpu_governor,
+    price: "power and heat: the clock stays up while nothing happens",
+    measured: "not measured here",
+    consent: Consent::Given,
     why: "A worker sleeps between batches, so a governor that waits for load before it raises the clock sees a lightly \
           loaded CPU and keeps it slow: every batch takes longer, and the first seconds of a wave are the worst. \
           `performance` keeps the clock up. Virtual machines usually have no governor; their host has. With a fixed \
@@ -32,6 +51,9 @@ pub(super) const CPU_GOVERNOR: Check = Check {
 pub(super) const NIC_QUEUES: Check = Check {
     key: "nic-queues",
     run: nic_queues,
+    price: "changing the number of queues restarts most cards: the link is gone for up to some seconds",
+    measured: "not measured here",
+    consent: Consent::Given,
     why: "A card with one receive queue per CPU, and each queue's interrupt on its own CPU, lets a connection live on \
           one CPU from interrupt to worker. With fewer queues, or with all interrupts on one CPU, that CPU is busy \
           with packets while the others wait, and connections are handed over between workers.\n\n\
@@ -43,6 +65,9 @@ pub(super) const NIC_QUEUES: Check = Check {
 pub(super) const NETDEV_BACKLOG: Check = Check {
     key: "netdev-backlog",
     run: netdev_backlog,
+    price: "memory in a burst: up to 4096 packets per CPU wait instead of being dropped, and wait longer",
+    measured: "not measured here",
+    consent: Consent::Given,
     why: "net.core.netdev_max_backlog bounds the packets that wait on each CPU between a virtual device (loopback, \
           veth, or a card with packet steering) and the protocol stack. A crowd or a repeater on the same machine can \
           fill it in one burst; what does not fit is dropped, TCP sends it again, and latency shows it. The second \
@@ -50,62 +75,67 @@ pub(super) const NETDEV_BACKLOG: Check = Check {
           default of 1000 is fine until it is not.",
 };
 
-/// The value in brackets, as in `always [madvise] never`.
-fn chosen(text: &str) -> Option<&str> {
-    text.split_once('[')?.1.split_once(']').map(|(value, _)| value)
+fn huge_pages(host: &dyn Host, _: &Demand) -> Row {
+    let wanted = "`within_size` or `always` for shared memory";
+    let shmem = host.read(SHMEM_ENABLED);
+    let Some(mode) = shmem.as_deref().map(chosen) else {
+        return Row::not_here(wanted);
+    };
+    let given = ["within_size", "always", "force"].contains(&mode);
+    let status = if given { Status::Ok } else { Status::Advice };
+    Row::new(status, mode, wanted)
+        .cost("up to 5 % (registered) to 22 % more CPU for large zero-copy sends")
+        .change(format!("echo within_size > {SHMEM_ENABLED}"))
+        .set(Place::File(SHMEM_ENABLED.into()), "within_size", false)
 }
 
-fn huge_pages(host: &dyn Host, _: &Demand) -> Row {
-    let wanted = format!("{HUGE_PAGES_WANTED} reserved, or `advise` for shared memory");
-    let reserved = host.sysctl_numbers("vm.nr_hugepages").first().copied();
-    let shmem = host.read(SHMEM_ENABLED);
-    let mode = shmem.as_deref().and_then(chosen);
-    if reserved.is_none() && mode.is_none() {
+fn reserved_pages(host: &dyn Host, _: &Demand) -> Row {
+    let name = "vm.nr_hugepages";
+    let wanted = format!("none; {HUGE_PAGES_WANTED} for a ring that asks for them");
+    let Some(&found) = host.sysctl_numbers(name).first() else {
         return Row::not_here(wanted);
-    }
-    let advised = mode.is_some_and(|mode| mode != "never" && mode != "deny");
-    let status = if advised || reserved >= Some(HUGE_PAGES_WANTED) {
-        Status::Ok
-    } else {
-        Status::Advice
     };
-    let found = format!(
-        "{} reserved, shared memory: {}",
-        reserved.unwrap_or(0),
-        mode.unwrap_or("not here")
-    );
-    let row =
-        Row::new(status, found, wanted).cost("5 % (registered) to 22 % more CPU for large zero-copy sends");
-    if mode.is_some() {
-        return row.change(format!("echo advise > {SHMEM_ENABLED}"));
-    }
-    row.change(format!("sysctl -w vm.nr_hugepages={HUGE_PAGES_WANTED}"))
+    // The relay asks for none, so none is no fault.
+    Row::new(Status::Ok, format!("{found} reserved"), wanted)
+        .cost("nothing, unless a program asks for huge pages by name (MFD_HUGETLB); it is refused then")
+        .offer(Place::sysctl(name), HUGE_PAGES_WANTED, true)
 }
 
 fn cpu_governor(host: &dyn Host, _: &Demand) -> Row {
     let folder = "/sys/devices/system/cpu";
     let governors = host.list(folder).into_iter().filter_map(|cpu| {
         cpu.strip_prefix("cpu")?.parse::<u32>().ok()?;
-        host.read(&format!("{folder}/{cpu}/cpufreq/scaling_governor"))
+        let path = format!("{folder}/{cpu}/cpufreq/scaling_governor");
+        Some((host.read(&path)?, path))
     });
-    let governors: Vec<String> = governors.collect();
-    let Some(first) = governors.first() else {
+    let governors: Vec<(String, String)> = governors.collect();
+    let Some((first, _)) = governors.first() else {
         return Row::not_here("performance");
     };
-    let slow = governors.iter().find(|governor| *governor != "performance");
-    let status = if slow.is_some() {
-        Status::Advice
-    } else {
+    let slow: Vec<_> = governors
+        .iter()
+        .filter(|(governor, _)| governor != "performance")
+        .collect();
+    let status = if slow.is_empty() {
         Status::Ok
+    } else {
+        Status::Advice
     };
-    Row::new(status, slow.unwrap_or(first).as_str(), "performance")
-        .cost("the clock is low when a wave arrives and between batches; measurements vary with it")
-        .change("cpupower frequency-set -g performance")
+    let row = Row::new(
+        status,
+        slow.first().map_or(first, |(governor, _)| governor),
+        "performance",
+    )
+    .cost("the clock is low when a wave arrives and between batches; measurements vary with it")
+    .change("cpupower frequency-set -g performance");
+    slow.iter().fold(row, |row, (_, path)| {
+        row.set(Place::File(path.clone()), "performance", false)
+    })
 }
 
 fn nic_queues(host: &dyn Host, _: &Demand) -> Row {
     let cpus = cpus(host);
-    let wanted = format!("a receive queue per CPU ({cpus}), interrupts on more than one CPU");
+    let wanted = format!("a receive queue per CPU ({cpus})");
     let cards: Vec<Card> = cards(host)
         .into_iter()
         .map(|name| Card::read(host, name))
@@ -114,10 +144,7 @@ fn nic_queues(host: &dyn Host, _: &Demand) -> Row {
         return Row::not_here(wanted);
     }
     let found: Vec<String> = cards.iter().map(Card::describe).collect();
-    let narrow: Vec<&Card> = cards
-        .iter()
-        .filter(|card| card.queues < cpus || card.crowded(cpus))
-        .collect();
+    let narrow: Vec<&Card> = cards.iter().filter(|card| card.queues < cpus).collect();
     let status = if narrow.is_empty() {
         Status::Ok
     } else {
@@ -126,17 +153,10 @@ fn nic_queues(host: &dyn Host, _: &Demand) -> Row {
     let cost = "one CPU handles the packets of all, and is full before the others";
     let row = Row::new(status, found.join("; "), wanted).cost(cost);
     narrow.iter().fold(row, |row, card| {
-        if card.queues < cpus {
-            row.change(format!(
-                "ethtool -L {} combined {cpus}  # if the card can",
-                card.name
-            ))
-        } else {
-            row.change(format!(
-                "apt-get install irqbalance  # spreads the interrupts of {}",
-                card.name
-            ))
-        }
+        row.change(format!(
+            "ethtool -L {} combined {cpus}  # if the card can",
+            card.name
+        ))
     })
 }
 
@@ -158,57 +178,5 @@ fn netdev_backlog(host: &dyn Host, _: &Demand) -> Row {
     };
     Row::new(status, format!("{found}, {drops} dropped since start"), wanted)
         .cost("bursts between programs on this machine lose packets, which TCP sends again later")
-        .change(format!("sysctl -w {name}={NETDEV_BACKLOG_WANTED}"))
-}
-
-/// A network card's queues and interrupts.
-struct Card {
-    name: String,
-    queues: usize,
-    interrupts: usize,
-    /// The CPUs that serve the interrupts, as the kernel lists them; without repetitions.
-    on: Vec<String>,
-}
-
-impl Card {
-    fn read(host: &dyn Host, name: String) -> Self {
-        let folder = format!("/sys/class/net/{name}");
-        let queues = host.list(&format!("{folder}/queues"));
-        let mut interrupts = host.list(&format!("{folder}/device/msi_irqs"));
-        if interrupts.is_empty() {
-            // A virtio device's interrupts belong to the PCI device above it.
-            interrupts = host.list(&format!("{folder}/device/../msi_irqs"));
-        }
-        let on = interrupts
-            .iter()
-            .filter_map(|irq| host.read(&format!("/proc/irq/{irq}/effective_affinity_list")));
-        let mut on: Vec<String> = on.filter(|list| !list.is_empty()).collect();
-        on.sort();
-        on.dedup();
-        let queues = queues.iter().filter(|queue| queue.starts_with("rx-")).count();
-        Self {
-            name,
-            queues,
-            interrupts: interrupts.len(),
-            on,
-        }
-    }
-
-    /// Several interrupts, several CPUs, and all of the ones on one of the others.
-    fn crowded(&self, cpus: usize) -> bool {
-        cpus > 1 && self.interrupts > 2 && self.on.len() == 1 && list_count(&self.on[0]) == 1
-    }
-
-    fn describe(&self) -> String {
-        let queues = format!(
-            "{}: {} receive queue{}",
-            self.name,
-            self.queues,
-            if self.queues == 1 { "" } else { "s" }
-        );
-        match self.on.as_slice() {
-            [] => queues,
-            on => format!("{queues}, {} interrupts on CPU {}", self.interrupts, on.join(",")),
-        }
-    }
+        .raise(name, NETDEV_BACKLOG_WANTED)
 }

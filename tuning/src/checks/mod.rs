@@ -1,13 +1,16 @@
 //! The checks, in the order in which they are printed: each a key, a reading of the host, and the longer reason.
 
 mod accept;
+mod files;
 mod kernel;
 mod limits;
 mod machine;
+mod nic;
 mod sockets;
 mod tcp;
 
 use crate::host::Host;
+use crate::place::known_card;
 use crate::report::Row;
 
 /// What the host shall carry.
@@ -23,12 +26,30 @@ pub struct Check {
     pub key: &'static str,
     /// Reads the host and judges what it finds.
     pub run: fn(&dyn Host, &Demand) -> Row,
+    /// What it costs to set it.
+    pub price: &'static str,
+    /// What was measured of its effect, or that nothing was.
+    pub measured: &'static str,
+    /// Whether `tuning apply` sets it without being asked.
+    pub consent: Consent,
     /// The longer reason; paragraphs are separated by an empty line.
     pub why: &'static str,
 }
 
+/// Whether a key is set by `tuning apply` as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// It costs others next to nothing.
+    Given,
+    /// It writes files, takes memory, restarts a link or weakens a rule: only when it is named.
+    Asked,
+}
+
+/// How each file that we write begins; one that begins otherwise belongs to somebody else.
+pub const SIGNED: &str = "# Written by `tuning apply`";
+
 /// Every check.
-pub const ALL: [&Check; 23] = [
+pub const ALL: [&Check; 31] = [
     &kernel::KERNEL,
     &kernel::IO_URING,
     &limits::OPEN_FILES,
@@ -52,6 +73,14 @@ pub const ALL: [&Check; 23] = [
     &machine::CPU_GOVERNOR,
     &machine::NIC_QUEUES,
     &machine::NETDEV_BACKLOG,
+    &tcp::QDISC,
+    &machine::RESERVED_PAGES,
+    &nic::IRQ_AFFINITY,
+    &nic::XPS,
+    &nic::RPS,
+    &nic::RINGS,
+    &nic::COALESCING,
+    &nic::OFFLOADS,
 ];
 
 /// One row per check, in the order of [`ALL`].
@@ -107,6 +136,15 @@ fn list_count(list: &str) -> usize {
     counts.fold(0, usize::saturating_add)
 }
 
+/// The numbers that a list such as `0-3,8` names, up to `most` of them.
+fn list_numbers(list: &str, most: usize) -> Vec<usize> {
+    let ranges = list.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
+    });
+    ranges.flatten().take(most).collect()
+}
+
 /// How many CPUs are online; one if the host does not say.
 fn cpus(host: &dyn Host) -> usize {
     list_count(&host.read("/sys/devices/system/cpu/online").unwrap_or_default()).max(1)
@@ -115,6 +153,11 @@ fn cpus(host: &dyn Host) -> usize {
 /// The interfaces that are up and have a device behind them: cards, not loopback, bridges or tunnels.
 fn cards(host: &dyn Host) -> Vec<String> {
     let mut names = host.list("/sys/class/net");
+    names.retain(|name| known_card(name));
+    if !host.named_cards().is_empty() {
+        names.retain(|name| host.named_cards().contains(name));
+        return names;
+    }
     names.retain(|name| {
         let device = !host.list(&format!("/sys/class/net/{name}/device")).is_empty();
         device && host.read(&format!("/sys/class/net/{name}/operstate")).as_deref() == Some("up")
@@ -136,6 +179,11 @@ mod tests {
                 check.key
             );
             assert!(check.why.split_whitespace().count() > 25, "{}", check.key);
+            assert!(
+                !check.price.is_empty() && !check.measured.is_empty(),
+                "{}",
+                check.key
+            );
             assert!(
                 check.key.len() <= 19
                     && check
@@ -169,5 +217,7 @@ mod tests {
             [5, 1, 0, 0]
         );
         assert_eq!(list_count("0-18446744073709551615"), usize::MAX);
+        assert_eq!(list_numbers("0-2,8,x", 9), [0, 1, 2, 8]);
+        assert_eq!(list_numbers("5-18446744073709551615", 2), [5, 6]);
     }
 }

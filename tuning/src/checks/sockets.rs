@@ -1,7 +1,7 @@
 //! Memory of sockets: what one may ask for, what TCP gives by itself, and what all of them together may take.
 
-use super::limits::{STALLED_BYTES, STALLED_SHARE};
-use super::{Check, Demand, size};
+use super::limits::{STALLED_BYTES, STALLED_SHARE, meminfo};
+use super::{Check, Consent, Demand, size};
 use crate::host::Host;
 use crate::report::{Row, Status};
 
@@ -17,6 +17,9 @@ const PAGE: u64 = 4096;
 pub(super) const RMEM_MAX: Check = Check {
     key: "rmem-max",
     run: rmem_max,
+    price: "any program may ask for as much: up to 8 MiB of kernel memory per socket that does",
+    measured: "not measured here",
+    consent: Consent::Given,
     why: "net.core.rmem_max caps what a program may ask for with SO_RCVBUF. TCP does not need it (see tcp-rmem); UDP \
           does: teams and swarms receive whole bursts while a worker is busy with something else. A datagram of \
           1,316 bytes occupies about 2.3 KiB of buffer, so the default of 208 KiB, which the kernel \
@@ -27,6 +30,9 @@ pub(super) const RMEM_MAX: Check = Check {
 pub(super) const WMEM_MAX: Check = Check {
     key: "wmem-max",
     run: wmem_max,
+    price: "any program may ask for as much, per socket",
+    measured: "a stalled listener holds 80 KiB with a bound of 64 KiB, 2.8 MiB without",
+    consent: Consent::Given,
     why: "net.core.wmem_max caps what a program may ask for with SO_SNDBUF, silently. The relay asks for 64 KiB per \
           listener, to bound what a stalled one costs the kernel: 80 KiB measured, 2.8 MiB without. The bound is also \
           the most that can be on its way to one listener: 64 KiB over 100 ms is 5 Mb/s, so for high rates over long \
@@ -36,6 +42,9 @@ pub(super) const WMEM_MAX: Check = Check {
 pub(super) const TCP_RMEM: Check = Check {
     key: "tcp-rmem",
     run: tcp_rmem,
+    price: "up to 4 MiB of kernel memory for a receiver that is slower than its sender; tcp_mem bounds the sum",
+    measured: "not measured here",
+    consent: Consent::Given,
     why: "net.ipv4.tcp_rmem (smallest, first, largest) is how far TCP grows a receive window by itself. A link between \
           nodes carries at most window / round-trip time: 1 MiB over 100 ms is 80 Mb/s. Sources and links receive, \
           listeners hardly do, so a large third number costs a relay nothing.",
@@ -44,6 +53,9 @@ pub(super) const TCP_RMEM: Check = Check {
 pub(super) const TCP_WMEM: Check = Check {
     key: "tcp-wmem",
     run: tcp_wmem,
+    price: "up to 4 MiB of kernel memory per stalled reader of servers that set no bound; the relay sets one",
+    measured: "2.8 MiB per stalled reader without a bound, 80 KiB with one of 64 KiB",
+    consent: Consent::Given,
     why: "net.ipv4.tcp_wmem (smallest, first, largest) is how far TCP grows a send buffer by itself where the program \
           has not set one. The relay bounds its listeners and leaves links to TCP, so the third number decides what a \
           link over a long distance carries: 1 MiB over 100 ms is 80 Mb/s. A server that does not bound its listeners \
@@ -53,6 +65,9 @@ pub(super) const TCP_WMEM: Check = Check {
 pub(super) const TCP_MEM: Check = Check {
     key: "tcp-mem",
     run: tcp_mem,
+    price: "memory: TCP may hold more of it before the kernel says no; never set beyond half of the machine's",
+    measured: "80 KiB of kernel memory per stalled listener",
+    consent: Consent::Given,
     why: "net.ipv4.tcp_mem (low, pressure, most; in pages) bounds the memory of all TCP sockets together. Above \
           `pressure` the kernel takes buffer space from every socket; above `most` it refuses memory and drops \
           segments: healthy listeners stutter because others have stopped reading. A listener that has stopped was \
@@ -81,9 +96,7 @@ fn bytes_at_least(host: &dyn Host, name: &str, wanted: u64, cost: &str) -> Row {
     } else {
         Status::Advice
     };
-    Row::new(status, size(found), text)
-        .cost(cost)
-        .change(format!("sysctl -w {name}={wanted}"))
+    Row::new(status, size(found), text).cost(cost).raise(name, wanted)
 }
 
 fn tcp_rmem(host: &dyn Host, _: &Demand) -> Row {
@@ -116,7 +129,7 @@ fn grows_to(host: &dyn Host, name: &str, cost: &str) -> Row {
         wanted,
     )
     .cost(format!("{cost} {megabits:.0} Mb/s"))
-    .change(format!("sysctl -w {name}='{least} {first} {}'", 4 * LINK_WINDOW))
+    .raise(name, format!("{least} {first} {}", 4 * LINK_WINDOW))
 }
 
 fn tcp_mem(host: &dyn Host, demand: &Demand) -> Row {
@@ -157,12 +170,14 @@ fn tcp_mem(host: &dyn Host, demand: &Demand) -> Row {
     .cost(cost);
     // Steps of a quarter: low, pressure, most.
     let step = all / page / 4 + 1;
-    row.change(format!(
-        "sysctl -w net.ipv4.tcp_mem='{} {} {}'",
-        4 * step,
-        5 * step,
-        6 * step
-    ))
+    let triple = format!("{} {} {}", 4 * step, 5 * step, 6 * step);
+    let half = meminfo(host, "MemTotal:").map(|bytes| bytes / 2);
+    if half.is_some_and(|half| 6 * step > half / page) {
+        return row.change(format!(
+            "more memory, or fewer listeners: tcp_mem='{triple}' is more than half of this machine's"
+        ));
+    }
+    row.raise("net.ipv4.tcp_mem", triple)
 }
 
 fn page_bytes(host: &dyn Host) -> u64 {
