@@ -8,7 +8,8 @@ use crate::pipe::Way;
 use crate::tape::Packing;
 use crate::world::{Fate, World};
 
-/// A ring of 256 KiB, and a kernel that takes little: who stalls for two seconds at 200 kB/s has lost the place.
+/// A ring of 256 KiB, and a kernel that takes little: at 200 kB/s, who stalls for a second and a half has lost the
+/// place once. (Who takes nothing is judged all the same: one window, one jump.)
 fn small(c: &mut relay_station::Config) {
     c.ring_bytes = 256 << 10;
     c.listener.send_buffer = 16 << 10;
@@ -20,7 +21,7 @@ fn a_laggard_jumps_and_the_third_jump_closes() {
     world.add_source(source(&world, "/a.ts", Packing::Ts, 200_000, (0, 16_000)), Way::LAN);
     let mut lag = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     lag.window = 16 << 10;
-    lag.stalls = [2_000, 6_000, 10_000].map(|ms| (World::ms(ms), World::ms(ms + 3_000))).to_vec();
+    lag.stalls = [2_000, 6_000, 10_000].map(|ms| (World::ms(ms), World::ms(ms + 1_600))).to_vec();
     world.add_listener(lag, Way::LAN);
     let mut steady = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     steady.whole = true;
@@ -49,13 +50,13 @@ fn a_laggard_with_metadata_stays_in_phase() {
     }
     let mut l = listener(&world, 0, "/a.mp3", Packing::Mp3, 1_000);
     (l.icy, l.window) = (true, 16 << 10);
-    l.stalls = [3_000, 8_000].map(|ms| (World::ms(ms), World::ms(ms + 3_000))).to_vec();
+    l.stalls = [3_000, 8_000].map(|ms| (World::ms(ms), World::ms(ms + 1_600))).to_vec();
     world.add_listener(l, Way::LAN);
     let world = conclude(world, 21_000);
     let l = &world.listeners[0];
     let unlace = l.unlace.as_ref().unwrap();
     assert_eq!(l.order.jumps, 2);
-    assert!(l.order.matched > 1_500_000 && unlace.blocks > 90, "{} bytes, {} blocks", l.order.matched, unlace.blocks);
+    assert!(l.order.matched > 2_000_000 && unlace.blocks > 120, "{} bytes, {} blocks", l.order.matched, unlace.blocks);
     assert_eq!(unlace.titles.last().map(String::as_str), Some("it's no. 3;"));
 }
 
