@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ impl Listener {
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.shared.heard.lock().unwrap()
+        lock(&self.shared.heard)
     }
 
     /// Reads no more, as a player in the background does.
@@ -210,6 +210,11 @@ impl Drop for Listener {
     }
 }
 
+/// A test that failed while it looked at this is the one to be told of.
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     fn listen(&self, mut stream: TcpStream) {
         let mut buffer = vec![0; 64 * 1024];
@@ -220,12 +225,12 @@ impl Shared {
             }
             match stream.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(n) => self.heard.lock().unwrap().take(&buffer[..n]),
+                Ok(n) => lock(&self.heard).take(&buffer[..n]),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(_) => break,
             }
         }
-        self.heard.lock().unwrap().closed = true;
+        lock(&self.heard).closed = true;
     }
 }
 

@@ -189,6 +189,8 @@ pub struct Jump {
 pub struct Checker {
     form: Form,
     rest: Vec<u8>,
+    /// Bytes of a tag still to be passed over.
+    filling: usize,
     next: Option<u64>,
     first: Option<u64>,
     offset: u64,
@@ -206,6 +208,7 @@ impl Checker {
         Self {
             form,
             rest: Vec::new(),
+            filling: 0,
             next: None,
             first: None,
             offset: 0,
@@ -219,7 +222,7 @@ impl Checker {
     pub fn feed(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
         let size = self.form.unit_bytes();
-        let mut at = 0;
+        let mut at = self.past_filling(0);
         while self.rest.len() - at >= size {
             let unit = &self.rest[at..at + size];
             if !self.form.begins_unit(unit) {
@@ -233,9 +236,27 @@ impl Checker {
             }
             let unit = unit.to_vec();
             self.unit(&unit);
-            (at, self.offset) = (at + size, self.offset + size as u64);
+            self.offset += size as u64;
+            at = self.past_filling(at + size);
         }
         self.rest.drain(..at);
+    }
+
+    /// Passes over an ID3v2 tag (its length is four times seven bits): with one the relay fills up to the first
+    /// metadata block, so that all listeners have theirs at the same places.
+    fn past_filling(&mut self, at: usize) -> usize {
+        if let (Form::Mp3, Some([b'I', b'D', b'3', _, _, _, a, b, c, d])) =
+            (self.form, self.rest[at..].first_chunk())
+        {
+            let body = [a, b, c, d]
+                .iter()
+                .fold(0, |sum, seven| sum << 7 | usize::from(**seven));
+            self.filling = 10 + body;
+        }
+        let skip = self.filling.min(self.rest.len() - at);
+        self.filling -= skip;
+        self.offset += skip as u64;
+        at + skip
     }
 
     fn unit(&mut self, unit: &[u8]) {
@@ -361,6 +382,18 @@ mod tests {
         checker.feed(&bytes(Form::Ts, [0, 1].into_iter()));
         checker.feed(&bytes(Form::Ts, 66..130));
         checker.expect_whole();
+    }
+
+    #[test]
+    fn a_tag_that_fills_up_is_no_fault() {
+        for cut in [1, 300, 5000] {
+            let mut checker = Checker::new(Form::Mp3);
+            let tag = [b"ID3\x04\0\0\0\0\x07\x68".as_slice(), &[0; 1000]].concat();
+            let all = [tag, bytes(Form::Mp3, 5..20)].concat();
+            all.chunks(cut).for_each(|piece| checker.feed(piece));
+            checker.expect_whole();
+            assert_eq!((checker.first(), checker.next()), (Some(5), Some(20)));
+        }
     }
 
     #[test]
