@@ -36,9 +36,9 @@ pub struct Entry {
 #[derive(Default, Serialize, Deserialize)]
 struct Book {
     format: u32,
-    /// The folder of the journal was made by us.
-    #[serde(default)]
-    folder_made: bool,
+    /// Folders made for the journal, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    folders: Vec<PathBuf>,
     entries: Vec<Entry>,
 }
 
@@ -71,7 +71,7 @@ pub struct Journal {
     path: PathBuf,
     book: Book,
     /// Holds the lock on the folder, which leaves no file behind.
-    _folder: File,
+    folder: File,
 }
 
 impl Journal {
@@ -81,10 +81,14 @@ impl Journal {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let made = !folder.exists();
+        let made: Vec<PathBuf> = folder
+            .ancestors()
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+            .map(Path::to_owned)
+            .collect();
         fs::create_dir_all(folder).map_err(|error| io_error(path, error))?;
         let mut journal = Self::locked(path, folder)?;
-        journal.book.folder_made |= made;
+        journal.book.folders.extend(made);
         Ok(journal)
     }
 
@@ -110,7 +114,7 @@ impl Journal {
         Ok(Self {
             path: path.to_owned(),
             book,
-            _folder: lock,
+            folder: lock,
         })
     }
 
@@ -141,11 +145,12 @@ impl Journal {
         self.save()
     }
 
-    /// Writes it; one without entries is removed, with the folder if that was made for it.
+    /// Writes it; one without entries is removed, with the folders that were made for it.
     fn save(&mut self) -> Result<(), JournalError> {
         if self.book.entries.is_empty() {
             remove(&self.path).map_err(|error| io_error(&self.path, error))?;
-            if let Some(folder) = self.path.parent().filter(|_| self.book.folder_made) {
+            for folder in &self.book.folders {
+                // Not empty: somebody uses it by now.
                 let _ = fs::remove_dir(folder);
             }
             return Ok(());
@@ -154,6 +159,13 @@ impl Journal {
         let text =
             serde_json::to_string_pretty(&self.book).map_err(|error| io_error(&self.path, error.into()))?;
         replace(&self.path, (text + "\n").as_bytes()).map_err(|error| io_error(&self.path, error))
+    }
+}
+
+impl Drop for Journal {
+    /// Unlocks by name: a child that was forked a moment ago may still hold a copy of the descriptor.
+    fn drop(&mut self) {
+        let _ = self.folder.unlock();
     }
 }
 
