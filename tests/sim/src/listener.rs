@@ -53,6 +53,8 @@ pub(crate) struct Listener {
     /// Sizes of the pieces its request comes in; the last is what is left.
     pub(crate) pieces: Vec<usize>,
     pub(crate) half_closes: bool,
+    /// It sends the pieces, and never the rest.
+    pub(crate) stops_asking: bool,
     /// Its receive buffer, in bytes.
     pub(crate) window: usize,
     /// It hears whole chunks only, of this size: its node follows a link.
@@ -94,6 +96,7 @@ impl Listener {
             stalls: Vec::new(),
             pieces: Vec::new(),
             half_closes: false,
+            stops_asking: false,
             window: 128 << 10,
             chunk: 1,
             served: false,
@@ -172,8 +175,11 @@ impl Listener {
 
 /// What can be seen of its connection, for readers of traces.
 fn listener_wire(listener: &Listener, wires: &[crate::net::Wire]) -> String {
-    let wire = listener.wire.map(|wire| &wires[wire]);
-    format!("mount {}, icy {}, window {}, wire {wire:?}", listener.mount, listener.icy, listener.window)
+    let sizes = listener.wire.map(|wire| wires[wire].pipes[1].sizes());
+    format!(
+        "mount {}, icy {}, window {}, queued, flying and arrived {sizes:?}",
+        listener.mount, listener.icy, listener.window
+    )
 }
 
 impl World {
@@ -204,6 +210,9 @@ impl World {
 
     fn listener_asks(&mut self, id: usize, wire: WireId) {
         let listener = &mut self.listeners[id];
+        if listener.stops_asking && listener.pieces.is_empty() {
+            return;
+        }
         let mut request = listener.request.take().unwrap_or_else(|| listener.request());
         let size = if listener.pieces.is_empty() {
             request.len()

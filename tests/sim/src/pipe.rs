@@ -104,6 +104,11 @@ impl Pipe {
         self.queued.len()
     }
 
+    /// How many bytes wait, are under way, and have arrived: for readers of traces.
+    pub(crate) fn sizes(&self) -> [usize; 3] {
+        [self.queued.len(), self.flying, self.arrived.len()]
+    }
+
     /// Nothing is under way or waits to be.
     pub(crate) fn is_idle(&self) -> bool {
         self.queued.is_empty() && self.flight.is_empty()

@@ -113,7 +113,8 @@ fn add_nodes(world: &mut World, dice: &mut Dice, mounts: &[(&'static str, Packin
     {
         let mut config = config(name, dice.range(1, 3) as usize);
         config.max_batch_delay = Duration::from_millis(*dice.pick(&[0, 20, 100]));
-        config.ring_bytes = *dice.pick(&[256 << 10, 512 << 10, 1 << 20]);
+        config.ring_bytes = *dice.pick(&[64 << 10, 128 << 10, 512 << 10, 1 << 20]);
+        config.listener.send_buffer = *dice.pick(&[4 << 10, 16 << 10, 64 << 10]);
         config.source.hold = Duration::from_millis(dice.range(500, 6_000));
         config.source.timeout = Duration::from_secs(3);
         config.on_demand = on_demand;
@@ -124,7 +125,10 @@ fn add_nodes(world: &mut World, dice: &mut Dice, mounts: &[(&'static str, Packin
             } else {
                 mounts.iter().map(|(m, _)| Some(*m)).collect()
             };
-            config.upstreams = mounts.into_iter().map(|mount| upstream(above, mount)).collect();
+            config.upstreams = mounts.iter().map(|mount| upstream(above, *mount)).collect();
+            if i > 1 && dice.one_in(2) {
+                config.upstreams.extend(mounts.iter().map(|mount| upstream("root", *mount)));
+            }
         }
         nodes.push(world.add_node(name, Way::LAN, config));
     }
@@ -133,7 +137,7 @@ fn add_nodes(world: &mut World, dice: &mut Dice, mounts: &[(&'static str, Packin
 
 fn add_sources(world: &mut World, dice: &mut Dice, cast: &mut Cast) {
     for (mount, packing) in cast.mounts.clone() {
-        let rate = dice.range(10_000, 120_000);
+        let rate = dice.range(10_000, 200_000);
         let root = world.nodes[cast.nodes[0]].host;
         let (from, until) = (
             World::ms(dice.range(0, 800)),
@@ -215,7 +219,7 @@ fn add_listeners(world: &mut World, dice: &mut Dice, cast: &Cast) {
             ..Way::LAN
         };
         match dice.range(0, 5) {
-            0 => l.rate = dice.range(5_000, 100_000),
+            0 => l.rate = dice.range(2_000, 100_000),
             1 => {
                 let at = from + dice.range(0, 5_000);
                 l.stalls

@@ -88,7 +88,8 @@ impl Order {
         };
         place.at += same as u64;
         self.matched += same as u64;
-        let keep = self.packing.unit();
+        // Less than a unit: a whole one would be found again.
+        let keep = self.packing.unit() - 1;
         self.tail
             .extend_from_slice(&bytes[same.saturating_sub(keep)..same]);
         let surplus = self.tail.len().saturating_sub(keep);
@@ -271,6 +272,14 @@ mod tests {
         };
         order.feed(&read(tape, 0, 3840)).unwrap();
         assert!(order.feed(&read(tape, 1920, 3840)).is_err());
+    }
+
+    #[test]
+    fn a_jump_at_the_end_of_a_unit_is_one_jump() {
+        let mut order = Order::new(Packing::Ts, false);
+        order.feed(&read(TAPE, join(0), 188 * 5)).unwrap();
+        order.feed(&read(TAPE, join(3), 188 * 5)).unwrap();
+        assert_eq!((order.jumps, order.matched), (1, 188 * 10));
     }
 
     #[test]

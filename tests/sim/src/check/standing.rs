@@ -24,14 +24,10 @@ impl World {
     fn look_at(&self, node: usize) -> Option<String> {
         let n = &self.nodes[node];
         let running = n.running.as_ref()?;
-        // Notes that have not been read yet are the drivers' lead over the stations.
-        let lead: usize = running
-            .workers
-            .iter()
-            .map(|w| w.notes.len() + w.calls.len())
-            .sum();
         let (gauge, seats) = (n.count("connections"), n.open_seats() as u64);
-        if gauge.abs_diff(seats) > lead as u64 {
+        // Who is awake may have notes to read, or outputs to carry out.
+        let asleep = running.workers.iter().all(|w| w.parked && w.notes.is_empty() && w.calls.is_empty());
+        if asleep && gauge != seats {
             return Some(format!("it counts {gauge} connections, its drivers hold {seats}"));
         }
         let admitted = running.house.admission().connections() as u64;

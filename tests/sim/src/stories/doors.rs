@@ -1,7 +1,7 @@
 //! Heads in pieces, and connections that close while bytes are under way.
 
 use super::{conclude, listener, one_node, source};
-use crate::listener::Leave;
+use crate::listener::{Ending, Leave};
 use crate::pipe::Way;
 use crate::tape::Packing;
 use crate::world::World;
@@ -65,4 +65,32 @@ fn mounts_that_are_not_there_are_404_and_leave_nothing_behind() {
     }
     let world = conclude(world, 3_000);
     assert!(world.listeners.iter().all(|l| l.status == Some(404)));
+}
+
+#[test]
+fn what_is_not_the_data_planes_is_handed_over() {
+    let mut world = one_node(2, |_| {});
+    for i in 0..6 {
+        let mut l = listener(&world, 0, "/status-json.xsl", Packing::Lines, 10 * i);
+        l.served = false;
+        l.pieces = vec![1 + 9 * i as usize];
+        world.add_listener(l, Way::LAN);
+    }
+    let world = conclude(world, 2_000);
+    // So answers the control plane of this world.
+    assert!(world.listeners.iter().all(|l| l.status == Some(501)));
+}
+
+#[test]
+fn a_head_that_does_not_end_is_cut_off() {
+    let mut world = one_node(1, |c| c.head_timeout = std::time::Duration::from_secs(2));
+    let mut l = listener(&world, 0, "/a", Packing::Lines, 0);
+    l.served = false;
+    // One byte every three milliseconds, and then none for ever.
+    l.pieces = vec![1; 20];
+    l.stops_asking = true;
+    world.add_listener(l, Way::LAN);
+    world.run_until(World::ms(3_000));
+    assert_eq!((world.listeners[0].ending, world.nodes[0].count("heads_timed_out")), (Ending::Reset, 1));
+    conclude(world, 4_000);
 }
