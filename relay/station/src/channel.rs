@@ -13,6 +13,7 @@ use relay_ring::{ChunkInfo, Index, NO_JOIN, Ring};
 use relay_source::OnAir;
 
 use crate::icy::Phases;
+use crate::keep::NOT_LINKED;
 
 /// One live stream, named by its mount path.
 #[derive(Debug)]
@@ -124,6 +125,8 @@ pub struct Run {
     /// The stream with metadata blocks, once somebody has asked for it.
     pub(crate) icy: OnceLock<(Ring, Phases)>,
     pub(crate) icy_wanted: AtomicBool,
+    /// Where metadata intervals begin, modulo their length, if a framing of the same epoch has said so.
+    pub(crate) icy_alignment: OnceLock<u64>,
     /// The position it began at here: what is older was never here.
     pub start: u64,
     /// It begins where it does because another node wanted to go on from there.
@@ -280,6 +283,7 @@ impl Run {
             link_wanted: AtomicBool::new(false),
             icy: OnceLock::new(),
             icy_wanted: AtomicBool::new(false),
+            icy_alignment: OnceLock::new(),
             start,
             rewound,
             rewind_to: AtomicU64::new(NO_REWIND),
@@ -337,6 +341,29 @@ impl Run {
         info.join = (at % chunk) as u16;
         self.index.set(info);
         info.len > 0
+    }
+
+    /// What is known of another run of the same epoch, for chunks `first..=last`.
+    pub(crate) fn take_over(&self, old: &Run, first: u64, last: u64) {
+        let headers = old.headers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.headers.write().unwrap_or_else(PoisonError::into_inner) = headers;
+        for number in first..=last {
+            if let Some(info) = old.index.get(number) {
+                self.index.set(ChunkInfo {
+                    link_at: NOT_LINKED,
+                    ..info
+                });
+            }
+        }
+        self.link_wanted
+            .store(old.link_wanted.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.icy_wanted
+            .store(old.icy_wanted.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(alignment) = old.icy.get().and_then(|(_, phases)| phases.alignment()) {
+            let _ = self.icy_alignment.set(alignment);
+        }
+        self.bitrate
+            .store(old.bitrate.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The oldest position worth starting at: anything nearer to the floor would be lapped before the first send.

@@ -26,6 +26,8 @@ pub struct Config {
     pub ring_bytes: usize,
     /// How much time a ring holds, when the bit rate is known.
     pub ring_seconds: u32,
+    /// No ring grows beyond this many bytes, whatever the bit rate.
+    pub ring_max_bytes: usize,
     /// The size of a chunk at channels that begin here, in bytes.
     pub chunk_size: u16,
     /// Listeners.
@@ -60,6 +62,13 @@ pub struct UpstreamSpec {
 }
 
 impl Config {
+    /// The ring that a bit rate asks for, in bytes; three quarters of a ring are its window.
+    pub(crate) fn ring_for(&self, kbps: u64) -> usize {
+        let wanted = kbps * 125 * u64::from(self.ring_seconds) / 3 * 4;
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        wanted.min(self.ring_max_bytes).max(self.ring_bytes)
+    }
+
     /// What is said of the sources of a mount.
     pub fn source_at(&self, mount: &str) -> &relay_source::Config {
         self.mounts.get(mount).unwrap_or(&self.source)
@@ -67,7 +76,7 @@ impl Config {
 
     /// The memory that the limits add up to, in bytes: what is printed at start and not exceeded.
     pub fn budget(&self) -> Budget {
-        let ring = self.ring_bytes.next_power_of_two();
+        let ring = self.ring_bytes.max(self.ring_max_bytes).next_power_of_two();
         // Raw, link and metadata framing may each have a ring; the old run of a channel lives on until it is drained.
         let channel = 3 * ring;
         Budget {

@@ -36,6 +36,7 @@ pub fn is_control_path(path: &str) -> bool {
         "/admin",
         "/api",
         "/link",
+        "/status",
     ];
     const UNDER: &[&str] = &["/admin/", "/api/", "/assets/", "/link/"];
     WHOLE.contains(&path) || UNDER.iter().any(|prefix| path.starts_with(prefix)) || path.ends_with(".m3u")
@@ -159,7 +160,8 @@ impl Station {
 
     /// Whether somebody may listen at a path, now or in a moment.
     fn is_mount(&mut self, path: &str) -> bool {
-        self.house.directory.get(path).is_some() || (!is_control_path(path) && self.may_follow(path))
+        let known = self.house.directory.get(path).is_some() || self.house.is_following(path);
+        known || (!is_control_path(path) && self.may_follow(path))
     }
 
     fn listener_comes(&mut self, now: Now, conn: Conn, mount: &str, request: Request, head_only: bool) {

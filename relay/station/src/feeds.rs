@@ -140,11 +140,8 @@ impl Station {
 
     /// Whether somebody in this house is asking for a mount.
     pub(crate) fn follows(&self, mount: &str) -> bool {
-        self.house.is_following(mount)
-            && !self
-                .feeds
-                .iter()
-                .any(|(_, f)| f.mount == mount && f.unknown_since.is_some())
+        let unknown = |feed: &Feed| feed.mount == mount && !feed.always && feed.unknown_since.is_some();
+        self.house.is_following(mount) && !self.feeds.iter().any(|(_, feed)| unknown(feed))
     }
 
     pub(crate) fn follow_on_demand(&mut self, now: Now, mount: &str, resume: Option<Position>) {
@@ -161,7 +158,12 @@ impl Station {
     /// Begins to follow a mount; `resume`: from where a node below wants to go on.
     pub(crate) fn begin_feed(&mut self, now: Now, mount: &str, always: bool, resume: Option<Position>) {
         let config = &self.house.config;
-        let fits = |u: &&UpstreamSpec| u.mount.is_none() || u.mount.as_deref() == Some(mount);
+        // A mount that is pulled from a plain server is not also asked of nodes that may have any mount.
+        let pulled = config
+            .upstreams
+            .iter()
+            .any(|u| u.plain_url.is_some() && u.mount.as_deref() == Some(mount));
+        let fits = |u: &&UpstreamSpec| u.mount.as_deref().map_or(!pulled, |m| m == mount);
         let (mut list, mut urls) = (Vec::new(), Vec::new());
         for spec in config.upstreams.iter().filter(fits) {
             let url = spec.plain_url.as_deref().map(HttpUrl::parse);
@@ -250,6 +252,7 @@ impl Station {
             Kept::Nothing => {}
             Kept::Link(keeper) => {
                 keeper.service(now);
+                let _ = keeper.grow(now, &house);
                 let number = keeper.run.rewind_to.swap(NO_REWIND, Ordering::Relaxed);
                 let epoch = keeper.run.epoch;
                 if number != NO_REWIND && !feed.rewinding {

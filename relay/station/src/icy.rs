@@ -62,6 +62,35 @@ impl Phases {
             .filter(|offset| *offset <= METAINT)
     }
 
+    /// The stream position of a framed one; none inside a block.
+    pub(crate) fn raw(&self, framed: u64) -> Option<u64> {
+        let offset = self.offset(framed)? as u64;
+        let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        phases
+            .iter()
+            .rev()
+            .find(|p| p.framed + offset == framed)
+            .map(|p| p.raw + offset)
+    }
+
+    /// The framed position of a stream position, for somebody who has had `had` bytes since the last block: the very
+    /// same place in another framing of the same stream.
+    pub(crate) fn framed(&self, raw: u64, had: usize) -> Option<u64> {
+        let begin = raw.checked_sub(had as u64)?;
+        let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        phases
+            .iter()
+            .rev()
+            .find(|p| p.raw == begin)
+            .map(|p| p.framed + had as u64)
+    }
+
+    /// Where intervals begin, modulo their length.
+    pub(crate) fn alignment(&self) -> Option<u64> {
+        let phases = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        phases.back().map(|p| p.raw % METAINT as u64)
+    }
+
     /// Where somebody at `framed` goes who has lost the place: to the same place in the newest interval that has it,
     /// so that what the listener counts stays right. Inside a block, that is one with a block of the same length.
     pub(crate) fn same_place(&self, framed: u64, head: u64) -> Option<u64> {

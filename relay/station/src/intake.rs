@@ -22,9 +22,6 @@ const SNIFF_PATIENCE: Duration = Duration::from_millis(500);
 /// What holds bytes back when the ring refuses them, in bytes: one turn of a driver's reads.
 const HELD_MAX: usize = 1 << 20;
 
-/// The largest ring that a declared bit rate can ask for.
-const RING_MAX: usize = 256 << 20;
-
 /// What feeds a channel.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -132,6 +129,7 @@ impl Intake {
         }
         if let Some(keeper) = &mut self.keeper {
             keeper.service(now);
+            keeper.grow(now, house)?;
         }
         Ok(())
     }
@@ -233,7 +231,7 @@ impl RunSpec {
     ) -> io::Result<Keeper> {
         let workers = house.config.workers;
         let start = self.first * u64::from(self.chunk_size);
-        let (writer, ring) = Ring::new(self.ring_bytes(house), workers + 1, start)?;
+        let (writer, ring) = Ring::new(house.config.ring_for(u64::from(self.kbps)), workers + 1, start)?;
         if let Some(old) = channel.run() {
             old.end();
         }
@@ -250,12 +248,6 @@ impl RunSpec {
         house.counters(worker).epochs.up();
         up(house, worker, channel);
         Ok(keeper)
-    }
-
-    fn ring_bytes(&self, house: &House) -> usize {
-        // Three quarters of a ring are its window.
-        let wanted = self.kbps as usize * 125 * house.config.ring_seconds as usize / 3 * 4;
-        wanted.clamp(house.config.ring_bytes, RING_MAX.max(house.config.ring_bytes))
     }
 }
 

@@ -81,7 +81,8 @@ impl Station {
             Err(denied) => return self.deny_link(now, conn, &request(head, peer, since), &denied),
         };
         let request = request(head, peer, since);
-        if self.house.directory.get(&mount).is_none() && !self.may_follow(&mount) {
+        let known = self.house.directory.get(&mount).is_some() || self.house.is_following(&mount);
+        if !known && !self.may_follow(&mount) {
             return self.deny_link(now, conn, &request, &Denied::unknown_channel(&mount));
         }
         let until = now + self.house.config.listener.patience;

@@ -1,5 +1,6 @@
 //! *Keep*: the one hand that writes a channel's run. Bytes become chunks; framings that somebody asked for follow.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use relay_media::{Mark, Scanner};
 use relay_ring::{ChunkInfo, NO_JOIN, Reader, Ring, Writer};
 use relay_seam::Now;
+use relay_wire::icy::METAINT;
 use relay_wire::link;
 
 use crate::channel::{Channel, Header, Run};
+use crate::house::House;
 use crate::icy::{self, IcyWriter, Phases, write_or_skip};
 
 /// The link position of a chunk that is not in the link's framing.
@@ -68,7 +71,7 @@ impl Keeper {
             title_version: 0,
             seen_version: 0,
             readers: workers + 1,
-            meter: Meter { since: now, bytes: 0 },
+            meter: Meter::new(now),
         };
         keeper.channel.set_run(Some(keeper.run.clone()));
         keeper
@@ -157,6 +160,42 @@ impl Keeper {
             link::encode_ping(&mut frame, now.wall_us());
             self.frame_link(now, &frame);
         }
+    }
+
+    /// The bit rate asks for a larger ring than this run has: the run is begun anew in one, with its past. Positions are
+    /// the same, so whoever follows moves over at the very same byte.
+    pub(crate) fn grow(&mut self, now: Now, house: &House) -> io::Result<()> {
+        let wanted = house.config.ring_for(self.meter.kbps(now)).next_power_of_two();
+        if wanted <= self.run.raw.capacity() {
+            return Ok(());
+        }
+        let chunk = self.chunk_size();
+        let (from, head) = (self.run.oldest().div_ceil(chunk) * chunk, self.raw.head());
+        if from > head || self.past.pin(from).is_err() {
+            return Ok(());
+        }
+        let (mut writer, ring) = Ring::new(wanted, self.readers, from)?;
+        let old = self.run.clone();
+        let run = Run::new(
+            old.epoch,
+            old.chunk_size,
+            old.kind,
+            old.content_type.clone(),
+            old.path.clone(),
+            ring,
+            old.rewound,
+        );
+        writer.append(self.past.bytes(from, (head - from) as usize));
+        self.past.unpin();
+        run.take_over(&old, from / chunk, head / chunk);
+        self.run = Arc::new(run);
+        self.past = self.run.raw.reader(self.readers - 1);
+        (self.raw, self.link, self.icy) = (writer, None, None);
+        old.end();
+        self.channel.set_run(Some(self.run.clone()));
+        self.service(now);
+        house.ring_all();
+        Ok(())
     }
 
     /// The epoch is over: the chunk in the making becomes its short last one.
@@ -300,6 +339,12 @@ impl Keeper {
         let from = head
             .saturating_sub(ICY_PAST.min(self.run.raw.window() / 2))
             .max(self.run.raw.floor());
+        let from = match self.run.icy_alignment.get() {
+            Some(alignment) => {
+                (from + (alignment + METAINT as u64 - from % METAINT as u64) % METAINT as u64).min(head)
+            }
+            None => from,
+        };
         let phases = Phases::default();
         let mut icy = IcyWriter::new(writer, from, &self.channel.about().title, &phases);
         if self.past.pin(from).is_ok() {
@@ -332,23 +377,38 @@ impl Keeper {
 
     fn count(&mut self, now: Now, bytes: usize) {
         self.channel.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
-        if let Some(rate) = self.meter.count(now, bytes) {
+        if let Some(rate) = self.meter.count(now, bytes as u64) {
             self.run.bitrate.store(rate, Ordering::Relaxed);
         }
     }
 }
 
-/// Measures a bit rate over stretches of at least a second.
+/// Measures a bit rate: over the last second or so, and since the beginning.
 #[derive(Debug)]
 struct Meter {
     since: Now,
     bytes: u64,
+    began: Now,
+    total: u64,
 }
 
 impl Meter {
-    /// Bits per second, once a stretch is over.
-    fn count(&mut self, now: Now, bytes: usize) -> Option<u64> {
-        self.bytes += bytes as u64;
+    /// A rate over less than this says little: encoders begin with a burst.
+    const SETTLED: Duration = Duration::from_secs(3);
+
+    fn new(now: Now) -> Self {
+        Self {
+            since: now,
+            bytes: 0,
+            began: now,
+            total: 0,
+        }
+    }
+
+    /// Bits per second, once a stretch of a second is over.
+    fn count(&mut self, now: Now, bytes: u64) -> Option<u64> {
+        self.bytes += bytes;
+        self.total += bytes;
         let passed = now.since(self.since);
         if passed < Duration::from_secs(1) {
             return None;
@@ -356,5 +416,14 @@ impl Meter {
         let rate = (self.bytes as f64 * 8.0 / passed.as_secs_f64()) as u64;
         (self.since, self.bytes) = (now, 0);
         Some(rate)
+    }
+
+    /// Kilobits per second since the beginning; 0 until that says something.
+    fn kbps(&self, now: Now) -> u64 {
+        let passed = now.since(self.began);
+        if passed < Self::SETTLED {
+            return 0;
+        }
+        (self.total as f64 * 8.0 / 1000.0 / passed.as_secs_f64()) as u64
     }
 }

@@ -119,8 +119,6 @@ pub(crate) struct Listeners {
     in_flight: usize,
     /// The stream whose turn it is.
     turn: usize,
-    /// When the first send of what is in flight was given out.
-    began: Option<Now>,
 }
 
 /// A listener that lags too much: it is to be let go.
@@ -136,7 +134,6 @@ impl Listeners {
             streams: Slab::new(),
             in_flight: 0,
             turn: 0,
-            began: None,
         }
     }
 
@@ -291,6 +288,10 @@ impl Listeners {
                 0
             };
         }
+        // A look that led to no send has pinned all the same, and what is pinned is as old as the pin.
+        if self.in_flight == 0 {
+            self.unpin_all();
+        }
         None
     }
 
@@ -385,7 +386,6 @@ impl Listeners {
             })
         };
         self.in_flight += 1;
-        self.began.get_or_insert(now);
         self.counters().sends.up();
         Ok(Some(Output::Send { conn, payload }))
     }
@@ -480,11 +480,12 @@ impl Listeners {
     fn in_flight_done(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
-            self.began = None;
-            for (_, stream) in &mut self.streams {
-                stream.unpin();
-            }
+            self.unpin_all();
         }
+    }
+
+    fn unpin_all(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.unpin());
     }
 
     /// Whether every send has been answered: only then may streams be rearranged.
@@ -546,6 +547,13 @@ impl Listeners {
         let listener = &self.all[key];
         let (_, phases) = self.streams[listener.stream as usize].run.icy.get()?;
         phases.offset(listener.cursor)
+    }
+
+    /// A metadata listener's place in the stream.
+    pub(crate) fn icy_raw(&self, key: usize) -> Option<u64> {
+        let listener = &self.all[key];
+        let (_, phases) = self.streams[listener.stream as usize].run.icy.get()?;
+        phases.raw(listener.cursor)
     }
 
     /// Gives a listener another home.

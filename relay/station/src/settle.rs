@@ -1,6 +1,7 @@
 //! Settling: listeners whose run is over move on, come home, or are let go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use relay_link::From as LinkFrom;
 use relay_seam::{Closing, Now};
@@ -104,11 +105,39 @@ impl Station {
                     .unwrap_or_default();
                 Place { framing, cursor, own }
             }),
+            Framing::Icy if run.epoch == self.listeners.streams[key].run.epoch => {
+                run.icy_wanted.store(true, Ordering::Relaxed);
+                let place = self
+                    .listeners
+                    .icy_raw(listener)
+                    .zip(self.listeners.icy_offset(listener));
+                let framed = place
+                    .zip(run.icy.get())
+                    .and_then(|((raw, had), (_, phases))| phases.framed(raw, had));
+                framed.map(|cursor| Place {
+                    framing,
+                    cursor,
+                    own: Vec::new(),
+                })
+            }
             Framing::Icy => {
                 let had = self.listeners.icy_offset(listener);
                 run.newest_join_point().zip(had).and_then(|(at, had)| {
                     let header = run.header_at(at).map(|h| h.again.to_vec()).unwrap_or_default();
                     self.icy_place(&run, at, had, &header)
+                })
+            }
+            // Everything whole has been told: the next chunk is the one that was in the making.
+            Framing::Link if run.epoch == self.listeners.streams[key].run.epoch => {
+                let old = &self.listeners.streams[key].run;
+                let number = old.raw.head() / u64::from(old.chunk_size);
+                let from = LinkFrom::At {
+                    epoch: run.epoch,
+                    number,
+                };
+                self.link_place(&channel, &run, from, false).map(|place| Place {
+                    own: Vec::new(),
+                    ..place
                 })
             }
             Framing::Link => self.link_place(&channel, &run, LinkFrom::Live, false),
@@ -123,7 +152,8 @@ impl Station {
     /// Lets a listener go whose channel is over. A link is told so.
     fn end_listener(&mut self, now: Now, listener: usize) {
         let conn = self.listeners.all[listener].conn;
-        let is_link = self.is_link(listener);
+        let over = self.listeners.cold(listener).home.state() == State::Ended;
+        let is_link = self.is_link(listener) && over;
         self.listener_leaves(now, listener);
         if let Some(entry) = self.conns.get(conn) {
             entry.role = crate::conns::Role::Leaving;

@@ -150,7 +150,11 @@ fn add_sources(world: &mut World, dice: &mut Dice, cast: &mut Cast) {
         while dice.one_in(2) && at < cast.ms {
             let act = match dice.range(0, 5) {
                 0 => Act::Rate(dice.range(10_000, 200_000)),
-                1 => Act::Burst(dice.range(10_000, 200_000)),
+                1 => {
+                    // More than a small ring holds: links may lose their place, and come back.
+                    world.troubles.push((World::ms(at), World::ms(at + 5_000)));
+                    Act::Burst(dice.range(10_000, 200_000))
+                }
                 n => {
                     let exit = [Exit::Finish, Exit::Reset, Exit::Silence, Exit::Finish][n as usize - 2];
                     Act::Go(exit, Some(dice.range(100, 8_000) * 1_000_000))
