@@ -18,11 +18,12 @@ use relay_source::{Pull, PullEvent, Verdict};
 use relay_wire::http::HttpUrl;
 use relay_wire::link::EndReason;
 
+use crate::air;
 use crate::channel::{Channel, Header, NO_REWIND, State};
 use crate::config::UpstreamSpec;
 use crate::conns::Role;
 use crate::house::House;
-use crate::intake::{Intake, Introduction, RunSpec, gone, up};
+use crate::intake::{Intake, Introduction, RunSpec};
 use crate::keep::Keeper;
 use crate::orders::{Event, Level};
 use crate::turn::Station;
@@ -314,11 +315,11 @@ impl Station {
             Kept::Link(mut keeper) => {
                 keeper.end(now);
                 keeper.channel.release();
-                gone(&self.house, now, &keeper.channel);
+                air::gone(&self.house, self.worker, now, &keeper.channel);
                 self.hold_or_drop(keeper.channel.clone());
             }
             Kept::Plain(mut intake) => {
-                intake.end(&self.house, now);
+                intake.end(&self.house, self.worker, now);
                 self.hold_or_drop(intake.channel.clone());
             }
         }
@@ -565,7 +566,7 @@ impl Station {
         let mount = feed.mount.clone();
         let orphan = (nobody && was_current).then(|| feed.orphan()).flatten();
         if let Some(channel) = orphan {
-            gone(&house, now, &channel);
+            air::gone(&house, self.worker, now, &channel);
             self.holding.push(channel);
         }
         if was_current || failure == Failure::Loop {
@@ -794,7 +795,7 @@ impl Feed {
             Kept::Link(keeper) if keeper.run.epoch == hello.epoch && (!self.rewinding || !is_chunk) => {
                 // The same life goes on after a pause.
                 if leads && keeper.channel.on_air(|rule| rule.state()) != relay_source::State::OnAir {
-                    up(house, worker, &keeper.channel.clone());
+                    air::up(house, worker, &keeper.channel.clone());
                 }
                 return None;
             }

@@ -302,7 +302,7 @@ mod tests {
             let payload = &payload[first..];
             prop_assert_eq!(&payload[id3_len(payload)..], &stream[at as usize..]);
             prop_assert!(titles.iter().all(|t| t == "tune"));
-            prop_assert!(titles.len() >= 1);
+            prop_assert!(!titles.is_empty());
         }
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use relay_media::{Kind, SNIFF_BYTES, Scanner};
 use relay_ring::Ring;
 use relay_seam::Now;
-use relay_source::{Properties, Transition};
+use relay_source::Properties;
 
-use crate::channel::{Channel, Run, State};
+use crate::air;
+use crate::channel::{Channel, Run};
 use crate::house::House;
 use crate::keep::Keeper;
-use crate::orders::{Event, Level};
 
 /// First bytes are looked at for so long at most before the stream is taken for what it says it is.
 const SNIFF_PATIENCE: Duration = Duration::from_millis(500);
@@ -135,12 +135,12 @@ impl Intake {
     }
 
     /// The feeder has gone.
-    pub(crate) fn end(&mut self, house: &House, now: Now) {
+    pub(crate) fn end(&mut self, house: &House, worker: usize, now: Now) {
         if let Some(keeper) = &mut self.keeper {
             keeper.end(now);
         }
         self.channel.release();
-        gone(house, now, &self.channel);
+        air::gone(house, worker, now, &self.channel);
     }
 
     fn keep(&mut self, house: &House, worker: usize, now: Now, bytes: &[u8]) {
@@ -246,41 +246,9 @@ impl RunSpec {
         );
         let keeper = Keeper::new(now, channel.clone(), Arc::new(run), writer, scanner, workers);
         house.counters(worker).epochs.up();
-        up(house, worker, channel);
+        air::up(house, worker, channel);
         Ok(keeper)
     }
-}
-
-/// A channel is on the air (again).
-pub(crate) fn up(house: &House, worker: usize, channel: &Arc<Channel>) {
-    let transition = channel.on_air(|rule| rule.source_up());
-    channel.change(|about| about.state = State::OnAir);
-    if let Some(transition) = transition {
-        let how = match transition {
-            Transition::Resume => "is back on the air",
-            Transition::Return => "is back on the air; its listeners come home from the fallback",
-            _ => "is on the air",
-        };
-        let from = channel.about().from;
-        house.tell(
-            worker,
-            Event::Note {
-                level: Level::Info,
-                text: format!("{} {how}, from {from}", channel.mount),
-            },
-        );
-    }
-    house.ring_all();
-}
-
-/// Whatever fed a channel has gone: its listeners are held for a while.
-pub(crate) fn gone(house: &House, now: Now, channel: &Arc<Channel>) {
-    if let Some(Transition::Hold { .. }) = channel.on_air(|rule| rule.source_gone(now)) {
-        channel.change(|about| about.state = State::Holding);
-    } else if channel.run().is_none() {
-        house.directory.remove(channel);
-    }
-    house.ring_all();
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! stations of a relay share a [`House`]: the directory of channels, limits, mailboxes and counters.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod air;
 mod channel;
 mod config;
 mod conns;

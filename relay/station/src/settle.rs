@@ -5,12 +5,11 @@ use std::sync::atomic::Ordering;
 
 use relay_link::From as LinkFrom;
 use relay_seam::{Closing, Now};
-use relay_source::Transition;
 use relay_wire::link::{EndReason, encode_end};
 
+use crate::air;
 use crate::channel::{Channel, Framing, Run, State};
 use crate::join::Place;
-use crate::orders::{Event, Level};
 use crate::turn::Station;
 
 /// What becomes of the listeners of a stream.
@@ -169,49 +168,8 @@ impl Station {
 
     /// Channels that were fed from here and are not any more: their time may be up.
     pub(crate) fn holding_on_time(&mut self, now: Now) {
-        let house = self.house.clone();
-        let mut holding = std::mem::take(&mut self.holding);
-        holding.retain(|channel| {
-            let fallback = house.config.source_at(&channel.mount).fallback.clone();
-            let available = fallback
-                .as_ref()
-                .and_then(|m| house.directory.get(m))
-                .is_some_and(|c| c.run().is_some());
-            let transitions = channel.on_air(|rule| [rule.fallback(available), rule.on_time(now)]);
-            for transition in transitions.into_iter().flatten() {
-                self.channel_turns(channel, transition, fallback.as_deref());
-            }
-            matches!(channel.state(), State::Holding | State::Fallback(_)) && !channel.is_claimed()
-                || channel.state() == State::Holding
-        });
-        self.holding.append(&mut holding);
-    }
-
-    fn channel_turns(&self, channel: &Arc<Channel>, transition: Transition, fallback: Option<&str>) {
-        let text = match (transition, fallback) {
-            (Transition::ToFallback, Some(mount)) => {
-                channel.change(|about| about.state = State::Fallback(mount.to_owned()));
-                format!(
-                    "{}: nobody came back in time; its listeners hear {mount}",
-                    channel.mount
-                )
-            }
-            (Transition::End, _) => {
-                channel.change(|about| about.state = State::Ended);
-                if !channel.is_claimed() {
-                    self.house.directory.remove(channel);
-                }
-                format!("{}: nobody came back in time; it is over", channel.mount)
-            }
-            _ => return,
-        };
-        self.house.tell(
-            self.worker,
-            Event::Note {
-                level: Level::Info,
-                text,
-            },
-        );
-        self.house.ring_all();
+        let (house, worker) = (self.house.clone(), self.worker);
+        self.holding
+            .retain(|channel| air::on_time(&house, worker, now, channel));
     }
 }

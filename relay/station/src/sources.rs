@@ -169,7 +169,7 @@ impl Station {
             let killed = channel.about().kill;
             let why = match (source.push.on_time(now), kept) {
                 (_, Err(error)) => Some(format!("no memory for its ring: {error}")),
-                (Verdict::TimedOut { why, .. }, _) => Some(format!("expected {why}, got nothing in time")),
+                (Verdict::TimedOut { why, .. }, _) => Some(why.to_owned()),
                 (Verdict::TooSlow, _) => Some("it sent less than the least that is a stream".to_owned()),
                 (Verdict::Keep, _) if killed => Some("an administrator ended it".to_owned()),
                 (Verdict::Keep, _) => None,
@@ -199,7 +199,7 @@ impl Station {
         };
         self.sources.retain(|c| *c != conn);
         self.counters().sources.down();
-        source.intake.end(&self.house, now);
+        source.intake.end(&self.house, self.worker, now);
         self.holding.push(source.intake.channel.clone());
         self.log(
             now,

@@ -375,7 +375,7 @@ impl Station {
             }
             Order::End { mount } => {
                 if let Some(mut intake) = self.local.remove(&mount) {
-                    intake.end(&self.house, now);
+                    intake.end(&self.house, self.worker, now);
                     self.holding.push(intake.channel.clone());
                 }
             }
