@@ -2,8 +2,8 @@
 //!
 //! Every check is a pure reading of a [`Host`]: the live machine, or a saved copy of its files. It changes nothing.
 //! [`check`] gives one [`Row`] per check; [`report`] prints them. [`plan()`] takes from the same rows what can be set,
-//! [`apply()`] sets it with every old value in a [`journal`] first, and [`revert()`] puts them back. Nothing here depends on the relay, so that the tool
-//! can be copied alone to a machine that has yet to become a node.
+//! [`apply()`] sets it with every old value in a [`journal`] first, and [`revert()`] puts them back. Nothing here
+//! depends on the relay, so that the tool can be copied alone to a machine that has yet to become a node.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -68,7 +68,7 @@ impl Machine for RootedHost {
 
     fn set(&self, place: &Place, value: Option<&str>) -> Result<(), SetError> {
         match (place, value) {
-            (Place::File(path), Some(value)) => Ok(write_line(&self.at(path), value)?),
+            (Place::File(path), Some(value)) => write_line(&self.at(path), value).map_err(refused),
             (Place::OwnFile(path), Some(text)) => Ok(replace(&self.at(path), text.as_bytes())?),
             (Place::OwnFile(path), None) => Ok(remove(&self.at(path))?),
             (Place::Nic { card, setting }, Some(value)) => set_nic(self, card, setting, value),
@@ -110,6 +110,19 @@ pub(crate) fn capable(host: &dyn Host, bit: u32) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     bits.unwrap_or(0) >> bit & 1 == 1
+}
+
+/// `EIO` from the interrupts that a driver manages itself.
+const EIO: i32 = 5;
+/// `EOPNOTSUPP`.
+const EOPNOTSUPP: i32 = 95;
+
+/// The kernel knows the file, and says that this one cannot be set: no failure of ours.
+fn refused(error: io::Error) -> SetError {
+    match error.raw_os_error() {
+        Some(EIO | EOPNOTSUPP) => SetError::Unsupported(error.to_string()),
+        _ => SetError::Failed(error.to_string()),
+    }
 }
 
 fn write_line(path: &Path, value: &str) -> io::Result<()> {
@@ -176,8 +189,13 @@ pub(crate) fn nic_in(text: &str, name: &str) -> Option<String> {
 
 /// The most that a ring of this card can hold, in descriptors.
 pub(crate) fn ring_most(text: &str, name: &str) -> Option<u64> {
+    most(text, &ring_label(name))
+}
+
+/// The number with this label among a card's maximums.
+pub(crate) fn most(text: &str, label: &str) -> Option<u64> {
     let (most, _) = text.split_once("Current hardware settings:")?;
-    field(most, &ring_label(name))?.parse().ok()
+    field(most, label)?.parse().ok()
 }
 
 fn ring_label(name: &str) -> String {
@@ -285,7 +303,8 @@ mod tests {
             "Coalesce parameters for eth0:\nAdaptive RX: off  TX: n/a\nrx-usecs: 0\nrx-usecs-irq: n/a\n";
         assert_eq!(nic_in(coalesce, "adaptive-rx").as_deref(), Some("off"));
         assert_eq!(nic_in(coalesce, "rx-usecs").as_deref(), Some("0"));
-        let features = "scatter-gather: off\n\ttx-scatter-gather: off\ngeneric-segmentation-offload: off [requested on]\n";
+        let features = "scatter-gather: off\n\ttx-scatter-gather: off\ngeneric-segmentation-offload: off [requested \
+        on]\n";
         assert_eq!(nic_in(features, "scatter-gather").as_deref(), Some("off"));
         assert_eq!(
             nic_in(features, "generic-segmentation-offload").as_deref(),

@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tuning::journal::{self, JournalError};
+use tuning::journal::{self, Journal, JournalError};
+use tuning::plan::KEEP;
 use tuning::{Check, Choice, Demand, Outcome, RootedHost, Row, Status, check, find, nearest, report, said};
 
 /// Exit code for a problem under `--strict`, and for what could not be set or restored.
@@ -24,7 +25,8 @@ const EXIT_USAGE: u8 = 2;
                   tuning check --json | jq '.rows[] | select(.status != \"ok\")'\n  \
                   tuning explain open-files           the longer reason\n  \
                   tuning apply                        what would be set; nothing is\n  \
-                  tuning apply --yes                  set it\n  \
+                  tuning apply --yes                  set it, until the next start\n  \
+                  tuning apply --yes --keep           and after it\n  \
                   tuning revert                       as it was before\n\n\
                   Exit codes: 0 done, 1 a problem was found and --strict was given, or something could not be set\n\
                   or restored, 2 usage."
@@ -67,6 +69,9 @@ enum Command {
         /// Write; without it nothing is changed
         #[arg(long)]
         yes: bool,
+        /// Also write the sysctls, this time's and earlier ones, to /etc/sysctl.d/90-totality.conf for the next start
+        #[arg(long)]
+        keep: bool,
         /// Set what can be set although something cannot
         #[arg(long)]
         partial: bool,
@@ -144,6 +149,7 @@ fn main() -> ExitCode {
             keys,
             with,
             yes,
+            keep,
             partial,
         } => {
             let journal = keys.journal(&host.root);
@@ -152,7 +158,10 @@ fn main() -> ExitCode {
                 except: keys.except,
                 with,
             };
-            unknown(&choice).unwrap_or_else(|| apply(&host, &choice, &journal, yes, partial))
+            unknown(&choice).unwrap_or_else(|| {
+                let how = How { yes, keep, partial };
+                apply(&host, &choice, &journal, &how)
+            })
         }
         Command::Revert {
             host,
@@ -182,21 +191,41 @@ fn check_host(arguments: &HostArgs, strict: bool) -> ExitCode {
     exit_code(&rows, strict)
 }
 
-fn apply(arguments: &HostArgs, choice: &Choice, journal: &Path, yes: bool, partial: bool) -> ExitCode {
+/// The switches of `apply`.
+struct How {
+    yes: bool,
+    keep: bool,
+    partial: bool,
+}
+
+fn apply(arguments: &HostArgs, choice: &Choice, journal: &Path, how: &How) -> ExitCode {
     let host = arguments.host();
-    let plan = tuning::plan(&host, &arguments.demand(), choice);
-    let done = if yes {
-        tuning::apply(&host, &plan, journal, partial)
+    let mut plan = tuning::plan(&host, &arguments.demand(), choice);
+    let kept = if how.keep {
+        keep(&host, &mut plan, journal)
     } else {
-        Ok(tuning::rehearse(&host, &plan))
+        Ok(())
     };
+    let done = kept.and_then(|()| {
+        if how.yes {
+            tuning::apply(&host, &plan, journal, how.partial)
+        } else {
+            Ok(tuning::rehearse(&host, &plan))
+        }
+    });
     finish(done, |outcomes| {
         if arguments.json {
-            said::apply_json(&plan, outcomes, yes)
+            said::apply_json(&plan, outcomes, how.yes)
         } else {
-            said::apply(&plan, outcomes, yes, journal)
+            said::apply(&plan, outcomes, how.yes, journal)
         }
     })
+}
+
+fn keep(host: &RootedHost, plan: &mut tuning::Plan, journal: &Path) -> Result<(), JournalError> {
+    let journal = Journal::existing(journal)?;
+    tuning::plan::keep(host, plan, journal.as_ref().map_or(&[], Journal::entries));
+    Ok(())
 }
 
 fn revert(arguments: &HostArgs, choice: &Choice, journal: &Path, dry: bool, force: bool) -> ExitCode {
@@ -234,7 +263,8 @@ fn exit_code(rows: &[Row], strict: bool) -> ExitCode {
 
 /// The exit code for a key that does not exist, after saying so.
 fn unknown(choice: &Choice) -> Option<ExitCode> {
-    choice.named().find_map(|key| known(key).err())
+    let mut keys = choice.named().filter(|key| *key != KEEP);
+    keys.find_map(|key| known(key).err())
 }
 
 fn known(key: &str) -> Result<&'static Check, ExitCode> {

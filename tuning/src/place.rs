@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The one name under which this tool keeps its own files in folders that belong to others.
 const LIMITS: [&str; 2] = [NOFILE_LIMITS, MEMLOCK_LIMITS];
 /// Descriptors of login shells.
 pub const NOFILE_LIMITS: &str = "/etc/security/limits.d/90-totality-nofile.conf";
@@ -13,6 +12,8 @@ pub const MEMLOCK_LIMITS: &str = "/etc/security/limits.d/90-totality-memlock.con
 pub const NOFILE_UNIT: &str = "/etc/systemd/system/relay.service.d/90-totality-nofile.conf";
 /// Locked memory of the relay's unit.
 pub const MEMLOCK_UNIT: &str = "/etc/systemd/system/relay.service.d/90-totality-memlock.conf";
+/// Sysctls, for the next start.
+pub const SYSCTL_FILE: &str = "/etc/sysctl.d/90-totality.conf";
 const UNITS: [&str; 2] = [NOFILE_UNIT, MEMLOCK_UNIT];
 /// Where shared memory's transparent huge pages are switched.
 pub const SHMEM_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
@@ -113,11 +114,21 @@ impl Place {
         Self::File(format!("/proc/sys/{}", name.replace('.', "/")))
     }
 
+    /// The dotted name, if it is a sysctl.
+    pub fn sysctl_name(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        Some(path.strip_prefix("/proc/sys/")?.replace('/', "."))
+    }
+
     /// Whether this tool knows the place. A journal that names another is not ours.
     pub fn known(&self) -> bool {
         match self {
             Self::File(path) => known_file(path),
-            Self::OwnFile(path) => LIMITS.iter().chain(&UNITS).any(|own| own == path),
+            Self::OwnFile(path) => LIMITS
+                .iter()
+                .chain(&UNITS)
+                .chain(&[SYSCTL_FILE])
+                .any(|own| own == path),
             Self::Nic { card, setting } => known_card(card) && Nic::find(setting).is_some(),
             Self::Qdisc { card } => known_card(card),
         }

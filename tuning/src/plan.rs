@@ -1,9 +1,14 @@
 //! What `apply` would change on this host: each row's settings, less what is set, not chosen, or would lower a value.
 
-use crate::checks::{ALL, Check, Consent, Demand};
+use crate::checks::{ALL, Check, Consent, Demand, SIGNED};
+use crate::journal::Entry;
 use crate::machine::Machine;
-use crate::place::Place;
+use crate::place::{Place, SYSCTL_FILE};
 use crate::report::{Row, Set, Status};
+use std::collections::BTreeMap;
+
+/// The key of the file that keeps the sysctls; it belongs to no check.
+pub const KEEP: &str = "keep";
 
 /// Which keys are wanted.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +120,42 @@ fn add(machine: &dyn Machine, check: &'static Check, row: Row, choice: &Choice, 
             .push(left(&why, changes.iter().flat_map(preview).collect()));
     }
     plan.changes.extend(changes);
+}
+
+/// Adds the file that sets at the next start what is set now: the sysctls of this plan, and those that `earlier`
+/// applies have set (as journalled), newest last.
+pub fn keep(machine: &dyn Machine, plan: &mut Plan, earlier: &[Entry]) {
+    let journalled = earlier.iter().map(|entry| (&entry.place, &entry.new));
+    // What cannot be set now is not promised for later.
+    let open = plan
+        .changes
+        .iter()
+        .filter(|change| machine.refusal(&change.place).is_none());
+    let planned = open.map(|change| (&change.place, &change.new));
+    let all = journalled
+        .chain(planned)
+        .filter_map(|(place, new)| Some((place.sysctl_name()?, new)));
+    let values: BTreeMap<String, &String> = all.collect();
+    let place = Place::OwnFile(SYSCTL_FILE.into());
+    let old = machine.value(&place);
+    let lines: String = values
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}\n"))
+        .collect();
+    let new = format!("{SIGNED} --keep; `tuning revert` removes it.\n{lines}");
+    if values.is_empty() || old.as_ref() == Some(&new) {
+        return;
+    }
+    let leave = "at the next start the sysctls are as they were".into();
+    let price = "values that a later kernel or distribution would choose better stay as they are";
+    plan.changes.push(Change {
+        key: KEEP,
+        place,
+        old,
+        new,
+        leave,
+        price,
+    });
 }
 
 /// What a change would write, as lines.

@@ -178,9 +178,9 @@ pub fn table(rows: &[Row], demand: &Demand, colour: bool) -> String {
         .any(|command| command.starts_with("sysctl -w"))
     {
         out.push_str(
-            "`sysctl -w` (as root) lasts until the next start; to keep it, write the `name = value`\n",
+            "`sysctl -w` (as root) lasts until the next start; `tuning apply --yes --keep` also writes\n",
         );
-        out.push_str("into /etc/sysctl.d/90-totality.conf.\n");
+        out.push_str("/etc/sysctl.d/90-totality.conf.\n");
     }
     out
 }

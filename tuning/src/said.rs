@@ -29,6 +29,15 @@ fn word(state: State) -> &'static str {
     }
 }
 
+/// Of a revert.
+fn back(state: State) -> &'static str {
+    match state {
+        State::Would => "would go",
+        State::Done => "restored",
+        state => word(state),
+    }
+}
+
 /// The plan and how each of its changes stands. `wrote`: it was not a dry run.
 pub fn apply(plan: &Plan, outcomes: &[Outcome], wrote: bool, journal: &Path) -> String {
     let mut out = String::new();
@@ -49,7 +58,7 @@ pub fn apply(plan: &Plan, outcomes: &[Outcome], wrote: bool, journal: &Path) -> 
         (false, false) => format!("A dry run: nothing was changed. `--yes` sets {}.", outcomes.len()),
         (true, true) if count(State::Done) == 0 => "Nothing was changed: not all of it could be set.".into(),
         (_, true) => format!(
-            "{} set, until the next start; old values in {}. `tuning revert` restores them.",
+            "{} set; old values in {}. `tuning revert` restores them.",
             count(State::Done),
             journal.display()
         ),
@@ -75,7 +84,7 @@ fn changed(change: &Change, outcome: &Outcome, out: &mut String) {
         arrow(outcome.old.as_deref(), Some(&outcome.new))
     };
     line(
-        outcome.state,
+        word(outcome.state),
         &format!("{}: {values}  ({})", outcome.target, outcome.key),
         out,
     );
@@ -96,10 +105,10 @@ fn arrow(from: Option<&str>, to: Option<&str>) -> String {
     format!("{} -> {}", tidy(from), tidy(to))
 }
 
-fn line(state: State, text: &str, out: &mut String) {
+fn line(word: &str, text: &str, out: &mut String) {
     let lines = wrap(text, COLUMNS - INDENT);
     for (i, text) in lines.iter().enumerate() {
-        let first = if i == 0 { word(state) } else { "" };
+        let first = if i == 0 { word } else { "" };
         let _ = writeln!(out, "{first:<INDENT$}{text}");
     }
 }
@@ -136,7 +145,7 @@ pub fn revert(outcomes: &[Outcome], dry: bool, journal: &Path) -> String {
             arrow(Some(&outcome.new), outcome.old.as_deref())
         };
         line(
-            outcome.state,
+            back(outcome.state),
             &format!("{}: {values}  ({})", outcome.target, outcome.key),
             &mut out,
         );
@@ -238,7 +247,9 @@ pub fn explain(check: &Check, machine: &dyn Machine, demand: &Demand, as_json: b
         fact(label, text, &mut out);
     }
     if row.status != Status::Ok {
-        row.change.iter().for_each(|text| fact("change", text, &mut out));
+        for command in &row.change {
+            let _ = writeln!(out, "{:<16}{command}", "change");
+        }
         files(&row, &mut out);
     }
     out

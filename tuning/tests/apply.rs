@@ -337,6 +337,31 @@ fn applies_stack_and_come_off_in_one_go() {
 }
 
 #[test]
+fn sysctls_are_kept_for_the_next_start_when_asked() {
+    let root = poor();
+    let before = snapshot(root.path());
+    let path = "/etc/sysctl.d/90-totality.conf";
+    assert_eq!(tuning(&root, &["apply", "--yes", "--only", "somaxconn"]).0, 0);
+    assert!(!root.path().join(path.trim_start_matches('/')).exists());
+    let (code, text) = tuning(&root, &["apply", "--yes", "--keep", "--only", "tcp-wmem", "xps"]);
+    assert_eq!(code, 0, "{text}");
+    let file = read(&root, path);
+    let lines = "\nnet.core.somaxconn = 4096\nnet.ipv4.tcp_wmem = 8192 16384 4194304";
+    assert!(file.ends_with(lines) && file.lines().count() == 3, "{file}");
+    assert!(
+        tuning(&root, &["apply", "--yes", "--keep", "--only", "tcp-wmem"])
+            .1
+            .contains("Nothing to set.")
+    );
+    // The machine starts again: xps is as it was, the sysctls are as the file says, and all of it goes back.
+    put(root.path(), "/sys/class/net/eth0/queues/tx-0/xps_cpus", "0\n");
+    put(root.path(), "/sys/class/net/eth0/queues/tx-1/xps_cpus", "0\n");
+    let (code, text) = tuning(&root, &["revert"]);
+    assert_eq!(code, 0, "{text}");
+    same(&root, &before);
+}
+
+#[test]
 fn the_json_is_for_programs() {
     let root = poor();
     let json = |arguments: &[&str]| -> serde_json::Value {
@@ -386,8 +411,10 @@ fn a_journal_that_is_not_ours_moves_nothing() {
     let root = poor();
     put(root.path(), "/proc/sys/kernel/core_pattern", "core\n");
     let journal = root.path().join("journal.json");
-    let forged = r#"{"format":1,"entries":[{"key":"x","place":{"file":"/proc/sys/kernel/core_pattern"},"old":"|/x","new":"core"}]}"#;
-    for text in ["", "nonsense", forged] {
+    let place = r#"{"file":"/proc/sys/kernel/core_pattern"}"#;
+    let forged =
+        format!(r#"{{"format":1,"entries":[{{"key":"x","place":{place},"old":"|/x","new":"core"}}]}}"#);
+    for text in ["", "nonsense", &forged] {
         fs::write(&journal, text).unwrap();
         let before = snapshot(root.path());
         for command in [&["apply", "--yes"][..], &["revert", "--force"]] {

@@ -20,8 +20,10 @@ const WIDE_PORTS: (u64, u64) = (10240, 65535);
 pub(super) const SOMAXCONN: Check = Check {
     key: "somaxconn",
     run: somaxconn,
-    price: "kernel memory for connections that wait: about 2 KiB each, only in a wave; a slow server accepts later instead of refusing",
-    measured: "not measured here",
+    price: "kernel memory for connections that wait: about 2 KiB each, only in a wave; a slow server accepts later \
+         instead of refusing",
+    measured: "2000 connections at once to a program that does not accept, loopback: 129 are in with 128, all with \
+         4096",
     consent: Consent::Given,
     why: "net.core.somaxconn caps the queue of connections that are complete and wait for accept. If the whole \
           audience arrives within a second and a worker's turn takes 100 ms, a tenth of it waits in this queue. \
@@ -55,7 +57,8 @@ pub(super) const MIGRATE_REQ: Check = Check {
 pub(super) const CONNTRACK: Check = Check {
     key: "conntrack",
     run: conntrack,
-    price: "about 320 bytes of kernel memory per connection once it is there; look-ups grow longer where the hash table stays as it is",
+    price: "about 320 bytes of kernel memory per connection once it is there; look-ups grow longer where the hash \
+         table stays as it is",
     measured: "not measured here",
     consent: Consent::Given,
     why: "Where a firewall or container network tracks connections, each listener is an entry in a table, and closed \

@@ -1,4 +1,5 @@
-//! The files that keep a limit: for logins (`limits.d`) and for the relay's unit (systemd). Text, until it is asked for.
+//! The files that keep a limit: for logins (`limits.d`) and for the relay's unit (systemd). Text, until it is asked
+//! for.
 
 use super::SIGNED;
 use super::limits::limit_in;

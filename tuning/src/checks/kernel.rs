@@ -46,7 +46,8 @@ pub(super) const KERNEL: Check = Check {
 pub(super) const IO_URING: Check = Check {
     key: "io_uring",
     run: io_uring,
-    price: "seccomp filters and audits of system calls do not see what is asked through a ring, which is why hardened hosts switch it off",
+    price: "seccomp filters and audits of system calls do not see what is asked through a ring, which is why hardened \
+         hosts switch it off",
     measured: "at most 16 % of CPU against batched epoll, as others report; not measured here alone",
     consent: Consent::Asked,
     why: "Three things can keep a program from io_uring on a kernel that has it: the sysctl \

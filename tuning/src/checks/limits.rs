@@ -22,7 +22,8 @@ pub(super) const STALLED_SHARE: u64 = 10;
 pub(super) const OPEN_FILES: Check = Check {
     key: "open-files",
     run: open_files,
-    price: "a limit is no reservation: about 1 KiB of kernel memory per descriptor once it is open; a program that leaks descriptors leaks longer",
+    price: "a limit is no reservation: about 1 KiB of kernel memory per descriptor once it is open; a program that \
+         leaks descriptors leaks longer",
     measured: "a limit, not a speed: accept fails with EMFILE beyond it",
     consent: Consent::Asked,
     why: "Every listener is a descriptor. At the soft limit (RLIMIT_NOFILE) accept fails with EMFILE: who is in \
@@ -128,7 +129,8 @@ fn open_files(host: &dyn Host, demand: &Demand) -> Row {
 /// With the files that keep a limit of descriptors for logins and for the relay's unit.
 fn kept(host: &dyn Host, row: Row, round: u64, hard: u64) -> Row {
     let most = host.sysctl_numbers("fs.nr_open").first().copied();
-    // A login that asks for more than fs.nr_open is refused as a whole; a sysctl is gone after a restart, a file is not.
+    // A login that asks for more than fs.nr_open is refused as a whole; a sysctl is gone after a restart, a file is
+    // not.
     if most.is_some_and(|most| most < round) {
         return row
             .raise("fs.nr_open", round)

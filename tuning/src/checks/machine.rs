@@ -15,13 +15,15 @@ const NETDEV_BACKLOG_WANTED: u64 = 4096;
 pub(super) const HUGE_PAGES: Check = Check {
     key: "huge-pages",
     run: huge_pages,
-    price: "shared memory of every program is given out in steps of 2 MiB within its size: more memory in use at once, and the kernel works to find it whole",
-    measured: "for zero-copy UDP sends of 48 segments, memory on huge pages: 5 % less CPU registered, 22 % unregistered; not measured with the relay's own ring",
+    price: "shared memory of every program is given out in steps of 2 MiB within its size: more memory in use at \
+         once, and the kernel works to find it whole",
+    measured: "for zero-copy UDP sends of 48 segments, memory on huge pages: 5 % less CPU registered, 22 % \
+         unregistered; not measured with the relay's own ring",
     consent: Consent::Asked,
-    why: "A channel's ring is shared memory (a memfd). The kernel gives it pages of 2 MiB only if transparent huge pages \
-          are allowed for shared memory: `within_size` and `always` do; `advise` only where a program asks with \
-          madvise, which the relay does not. Fewer, larger pages cost zero-copy sends less to pin. Copying sends gain \
-          little.",
+    why: "A channel's ring is shared memory (a memfd). The kernel gives it pages of 2 MiB only if transparent huge \
+          pages are allowed for shared memory: `within_size` and `always` do; `advise` only where a program asks \
+          with madvise, which the relay does not. Fewer, larger pages cost zero-copy sends less to pin. Copying \
+          sends gain little.",
 };
 
 pub(super) const RESERVED_PAGES: Check = Check {
@@ -30,10 +32,10 @@ pub(super) const RESERVED_PAGES: Check = Check {
     price: "128 MiB that nothing else on the machine can use, from now on",
     measured: "as huge-pages; not measured with the relay's own ring",
     consent: Consent::Asked,
-    why: "vm.nr_hugepages reserves pages of 2 MiB for programs that ask for them by name. The relay's rings do not: they \
-          take transparent huge pages (see huge-pages), so a reservation only helps programs beside it, or a relay that \
-          was built to ask. The kernel reserves as many as it finds whole, which on a machine that has run for long may \
-          be fewer; the journal notes how many it took.",
+    why: "vm.nr_hugepages reserves pages of 2 MiB for programs that ask for them by name. The relay's rings do \
+          not: they take transparent huge pages (see huge-pages), so a reservation only helps programs beside it, \
+          or a relay that was built to ask. The kernel reserves as many as it finds whole, which on a machine that \
+          has run for long may be fewer; the journal notes how many it took.",
 };
 
 pub(super) const CPU_GOVERNOR: Check = Check {
@@ -42,10 +44,10 @@ pub(super) const CPU_GOVERNOR: Check = Check {
     price: "power and heat: the clock stays up while nothing happens",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "A worker sleeps between batches, so a governor that waits for load before it raises the clock sees a lightly \
-          loaded CPU and keeps it slow: every batch takes longer, and the first seconds of a wave are the worst. \
-          `performance` keeps the clock up. Virtual machines usually have no governor; their host has. With a fixed \
-          clock measurements are comparable, too.",
+    why: "A worker sleeps between batches, so a governor that waits for load before it raises the clock sees a \
+          lightly loaded CPU and keeps it slow: every batch takes longer, and the first seconds of a wave are the \
+          worst. `performance` keeps the clock up. Virtual machines usually have no governor; their host has. With \
+          a fixed clock measurements are comparable, too.",
 };
 
 pub(super) const NIC_QUEUES: Check = Check {
@@ -54,12 +56,12 @@ pub(super) const NIC_QUEUES: Check = Check {
     price: "changing the number of queues restarts most cards: the link is gone for up to some seconds",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "A card with one receive queue per CPU, and each queue's interrupt on its own CPU, lets a connection live on \
-          one CPU from interrupt to worker. With fewer queues, or with all interrupts on one CPU, that CPU is busy \
-          with packets while the others wait, and connections are handed over between workers.\n\n\
-          `ethtool -l CARD` shows how many queues the card has, `ethtool -L CARD combined N` sets them; irqbalance or \
-          /proc/irq/N/smp_affinity_list spreads interrupts. A relay on loopback or behind a virtual card with a single \
-          queue works all the same. This check only reads.",
+    why: "A card with one receive queue per CPU, and each queue's interrupt on its own CPU, lets a connection live \
+          on one CPU from interrupt to worker. With fewer queues, or with all interrupts on one CPU, that CPU is \
+          busy with packets while the others wait, and connections are handed over between workers.\n\n\
+          `ethtool -l CARD` shows how many queues the card has, `ethtool -L CARD combined N` sets them; irqbalance \
+          or /proc/irq/N/smp_affinity_list spreads interrupts. A relay on loopback or behind a virtual card with a \
+          single queue works all the same. This check only reads.",
 };
 
 pub(super) const NETDEV_BACKLOG: Check = Check {
@@ -69,10 +71,10 @@ pub(super) const NETDEV_BACKLOG: Check = Check {
     measured: "not measured here",
     consent: Consent::Given,
     why: "net.core.netdev_max_backlog bounds the packets that wait on each CPU between a virtual device (loopback, \
-          veth, or a card with packet steering) and the protocol stack. A crowd or a repeater on the same machine can \
-          fill it in one burst; what does not fit is dropped, TCP sends it again, and latency shows it. The second \
-          column of /proc/net/softnet_stat counts the drops since start, which is what this check looks at: the \
-          default of 1000 is fine until it is not.",
+          veth, or a card with packet steering) and the protocol stack. A crowd or a repeater on the same machine \
+          can fill it in one burst; what does not fit is dropped, TCP sends it again, and latency shows it. The \
+          second column of /proc/net/softnet_stat counts the drops since start, which is what this check looks at: \
+          the default of 1000 is fine until it is not.",
 };
 
 fn huge_pages(host: &dyn Host, _: &Demand) -> Row {
@@ -135,7 +137,7 @@ fn cpu_governor(host: &dyn Host, _: &Demand) -> Row {
 
 fn nic_queues(host: &dyn Host, _: &Demand) -> Row {
     let cpus = cpus(host);
-    let wanted = format!("a receive queue per CPU ({cpus})");
+    let wanted = format!("a receive queue per CPU ({cpus}), as far as the card has them");
     let cards: Vec<Card> = cards(host)
         .into_iter()
         .map(|name| Card::read(host, name))
@@ -144,7 +146,11 @@ fn nic_queues(host: &dyn Host, _: &Demand) -> Row {
         return Row::not_here(wanted);
     }
     let found: Vec<String> = cards.iter().map(Card::describe).collect();
-    let narrow: Vec<&Card> = cards.iter().filter(|card| card.queues < cpus).collect();
+    let can = |card: &Card| card.queues_most(host).is_none_or(|most| card.queues < most);
+    let narrow: Vec<&Card> = cards
+        .iter()
+        .filter(|card| card.queues < cpus && can(card))
+        .collect();
     let status = if narrow.is_empty() {
         Status::Ok
     } else {

@@ -2,7 +2,7 @@
 
 use super::{Check, Consent, Demand, cards, cpus, list_count, list_numbers};
 use crate::host::Host;
-use crate::machine::{nic_in, ring_most};
+use crate::machine::{most, nic_in, ring_most};
 use crate::place::Place;
 use crate::report::{Row, Status};
 
@@ -21,10 +21,10 @@ pub(super) const IRQ_AFFINITY: Check = Check {
     price: "the interrupts stay where they are put, also when load moves; irqbalance, if it starts later, moves them",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "Each queue of a card has an interrupt. When all of them are served by one CPU, that CPU does the packet work \
-          of all while the others wait. `apply` puts the interrupt of queue i on CPU i (modulo their number), by the \
-          number at the end of the interrupt's name in /proc/interrupts; interrupts without one are left alone. Where \
-          irqbalance runs it does this work, and nothing is set.",
+    why: "Each queue of a card has an interrupt. When all of them are served by one CPU, that CPU does the packet \
+          work of all while the others wait. `apply` puts the interrupt of queue i on CPU i (modulo their number), \
+          by the number at the end of the interrupt's name in /proc/interrupts; interrupts without one are left \
+          alone. Where irqbalance runs it does this work, and nothing is set.",
 };
 
 pub(super) const XPS: Check = Check {
@@ -33,9 +33,10 @@ pub(super) const XPS: Check = Check {
     price: "nothing: a CPU that is taken offline falls back to hashing",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "Transmit packet steering (xps_cpus of each transmit queue) says which CPU sends by which queue. With CPU i on \
-          queue i, workers never wait for each other's queue lock, and the completion interrupt returns to the CPU that \
-          sent. Without it the kernel picks a queue by hash. Most drivers of large cards set it themselves.",
+    why: "Transmit packet steering (xps_cpus of each transmit queue) says which CPU sends by which queue. With CPU \
+          i on queue i, workers never wait for each other's queue lock, and the completion interrupt returns to \
+          the CPU that sent. Without it the kernel picks a queue by hash. Most drivers of large cards set it \
+          themselves.",
 };
 
 pub(super) const RPS: Check = Check {
@@ -44,21 +45,22 @@ pub(super) const RPS: Check = Check {
     price: "where one CPU was full with interrupts, its packets are no longer shared out",
     measured: "not measured here; steering by CPU was seen to be exact without it (20 of 20 connections)",
     consent: Consent::Given,
-    why: "Receive packet steering hands packets to other CPUs by hash after the interrupt. The relay's listening sockets \
-          are chosen by the CPU on which a connection arrives; on a card that has a queue per CPU, RPS only moves \
-          packets away from it: an extra wake-up and a cold cache for each. On a card with fewer queues than CPUs it can \
-          help, and is left as it is.",
+    why: "Receive packet steering hands packets to other CPUs by hash after the interrupt. The relay's listening \
+          sockets are chosen by the CPU on which a connection arrives; on a card that has a queue per CPU, RPS \
+          only moves packets away from it: an extra wake-up and a cold cache for each. On a card with fewer queues \
+          than CPUs it can help, and is left as it is.",
 };
 
 pub(super) const RINGS: Check = Check {
     key: "nic-rings",
     run: rings,
-    price: "about 2 to 4 KiB of memory per descriptor, and on most cards the link restarts: gone for up to some seconds",
+    price: "about 2 to 4 KiB of memory per descriptor, and on most cards the link restarts: gone for up to some \
+         seconds",
     measured: "not measured here",
     consent: Consent::Asked,
-    why: "A card puts packets into a ring of descriptors until a CPU comes for them. A ring of 256 is full after 0.3 ms at \
-          10 Gb/s; what comes then is lost (`ethtool -S CARD`, rx_missed or similar). Rings are raised to 1024 or to the \
-          card's maximum, never lowered. Much larger ones push each other out of the cache.",
+    why: "A card puts packets into a ring of descriptors until a CPU comes for them. A ring of 256 is full after \
+          0.3 ms at 10 Gb/s; what comes then is lost (`ethtool -S CARD`, rx_missed or similar). Rings are raised \
+          to 1024 or to the card's maximum, never lowered. Much larger ones push each other out of the cache.",
 };
 
 pub(super) const COALESCING: Check = Check {
@@ -67,9 +69,9 @@ pub(super) const COALESCING: Check = Check {
     price: "up to 32 µs of delay for received packets, which makes benchmarks of single round trips look worse",
     measured: "not measured here",
     consent: Consent::Asked,
-    why: "A sender to many listeners receives an acknowledgement for every few packets. Without coalescing each is an \
-          interrupt. Adaptive coalescing (`ethtool -C CARD adaptive-rx on`) waits only under load; where the card has \
-          none, 32 µs are set. A card that offers neither declines, and stays as it is.",
+    why: "A sender to many listeners receives an acknowledgement for every few packets. Without coalescing each is \
+          an interrupt. Adaptive coalescing (`ethtool -C CARD adaptive-rx on`) waits only under load; where the \
+          card has none, 32 µs are set. A card that offers neither declines, and stays as it is.",
 };
 
 pub(super) const OFFLOADS: Check = Check {
@@ -79,10 +81,11 @@ pub(super) const OFFLOADS: Check = Check {
     measured: "UDP of 48 segments: 33 to 75 ns of CPU per datagram with segmentation in the card, 312 to 334 without; \
                without transmit checksums every zero-copy send is copied (390 instead of 48 ns)",
     consent: Consent::Asked,
-    why: "Scatter-gather and transmit checksums in the card are what makes zero copy possible: without them the kernel \
-          copies each packet after all. Segmentation in the card (tso, gso) lets a 64 KiB send travel the stack once \
-          instead of 45 times. Nearly all cards have them on; what is found off was usually switched off by hand, so \
-          this is only changed when asked for. An offload that the card does not have ([fixed]) is not counted.",
+    why: "Scatter-gather and transmit checksums in the card are what makes zero copy possible: without them the \
+          kernel copies each packet after all. Segmentation in the card (tso, gso) lets a 64 KiB send travel the \
+          stack once instead of 45 times. Nearly all cards have them on; what is found off was usually switched \
+          off by hand, so this is only changed when asked for. An offload that the card does not have ([fixed]) is \
+          not counted.",
 };
 
 /// A network card's queues and interrupts.
@@ -116,6 +119,13 @@ impl Card {
             interrupts,
             on,
         }
+    }
+
+    /// How many receive queues the card can have, if `ethtool` tells.
+    pub(super) fn queues_most(&self, host: &dyn Host) -> Option<usize> {
+        let said = host.tool("ethtool", &["-l", &self.name])?;
+        let combined = most(&said.out, "Combined").or_else(|| most(&said.out, "RX"));
+        combined.and_then(|most| usize::try_from(most).ok())
     }
 
     /// Several interrupts, several CPUs, and all of the ones on one of the others.

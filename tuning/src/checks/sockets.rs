@@ -18,7 +18,7 @@ pub(super) const RMEM_MAX: Check = Check {
     key: "rmem-max",
     run: rmem_max,
     price: "any program may ask for as much: up to 8 MiB of kernel memory per socket that does",
-    measured: "not measured here",
+    measured: "datagrams of 1,316 bytes that a socket holds unread, loopback: 184 with 208 KiB, 3640 with 4 MiB",
     consent: Consent::Given,
     why: "net.core.rmem_max caps what a program may ask for with SO_RCVBUF. TCP does not need it (see tcp-rmem); UDP \
           does: teams and swarms receive whole bursts while a worker is busy with something else. A datagram of \

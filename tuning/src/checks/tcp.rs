@@ -17,11 +17,11 @@ pub(super) const NOTSENT_LOWAT: Check = Check {
     price: "programs that relied on the small value hold more unsent bytes in the kernel, up to their send buffers",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "TCP_NOTSENT_LOWAT says from which amount of unsent bytes a socket counts as full. It keeps the \
-          backlog in the relay's shared ring, where it costs nothing per listener and can still be skipped, \
-          instead of in the kernel, where it is copied and can not. The relay sets it on each of its sockets; \
-          the system-wide net.ipv4.tcp_notsent_lowat only matters for other programs, unless it is so small \
-          that every program is woken for every few packets.",
+    why: "TCP_NOTSENT_LOWAT says from which amount of unsent bytes a socket counts as full. It keeps the backlog \
+          in the relay's shared ring, where it costs nothing per listener and can still be skipped, instead of in \
+          the kernel, where it is copied and can not. The relay sets it on each of its sockets; the system-wide \
+          net.ipv4.tcp_notsent_lowat only matters for other programs, unless it is so small that every program is \
+          woken for every few packets.",
 };
 
 pub(super) const CONGESTION: Check = Check {
@@ -30,12 +30,12 @@ pub(super) const CONGESTION: Check = Check {
     price: "cards that appear later get fq: a little more CPU per packet than pfifo_fast where nobody paces",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "bbr paces every socket. With the fq queue discipline on the card one timer serves all of them; without it \
-          each socket has a timer of its own in the kernel, which costs CPU per listener and shows in every \
+    why: "bbr paces every socket. With the fq queue discipline on the card one timer serves all of them; without \
+          it each socket has a timer of its own in the kernel, which costs CPU per listener and shows in every \
           measurement: comparisons on such a host should set cubic or reno per socket. For listeners over lossy \
           networks bbr with fq is the best pair, for a hall on a LAN cubic is as good.\n\n\
-          net.core.default_qdisc is used for cards that appear later; `tc qdisc replace` changes one that is up. If fq \
-          is unknown, the kernel was built without sch_fq.",
+          net.core.default_qdisc is used for cards that appear later; `tc qdisc replace` changes one that is up. \
+          If fq is unknown, the kernel was built without sch_fq.",
 };
 
 pub(super) const QDISC: Check = Check {
@@ -44,23 +44,24 @@ pub(super) const QDISC: Check = Check {
     price: "what waits in the card's queue at that moment is dropped, once; fq costs a little more CPU per packet",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "net.core.default_qdisc (see congestion) only counts for cards that appear later. A card that is up keeps the \
-          queue that the kernel gave it, until it is replaced: by fq on a card with one queue, by a new mq root on a card \
-          with many, whose children then are of the default kind. A queue that somebody has configured is never \
-          touched, nor noqueue, which virtual devices have because they never hold a packet.",
+    why: "net.core.default_qdisc (see congestion) only counts for cards that appear later. A card that is up keeps \
+          the queue that the kernel gave it, until it is replaced: by fq on a card with one queue, by a new mq \
+          root on a card with many, whose children then are of the default kind. A queue that somebody has \
+          configured is never touched, nor noqueue, which virtual devices have because they never hold a packet.",
 };
 
 pub(super) const SLOW_START_IDLE: Check = Check {
     key: "slow-start-idle",
     run: slow_start_idle,
-    price: "after a pause the first burst goes out at the old rate; on a path that has become slower meanwhile it loses packets",
+    price: "after a pause the first burst goes out at the old rate; on a path that has become slower meanwhile it \
+         loses packets",
     measured: "not measured here",
     consent: Consent::Given,
-    why: "After a pause longer than a retransmission time-out (200 ms at least) TCP forgets how fast the path is and \
-          begins again with about ten packets (net.ipv4.tcp_slow_start_after_idle = 1). A stream that is sent in \
-          batches, pauses for a held source, or is just slow (audio) meets this again and again, and the next key \
-          frame takes several round trips instead of one. 0 keeps the window. It has no effect with bbr, whose model \
-          of the path outlives the pause.",
+    why: "After a pause longer than a retransmission time-out (200 ms at least) TCP forgets how fast the path is \
+          and begins again with about ten packets (net.ipv4.tcp_slow_start_after_idle = 1). A stream that is sent \
+          in batches, pauses for a held source, or is just slow (audio) meets this again and again, and the next \
+          key frame takes several round trips instead of one. 0 keeps the window. It has no effect with bbr, whose \
+          model of the path outlives the pause.",
 };
 
 fn notsent_lowat(host: &dyn Host, _: &Demand) -> Row {
