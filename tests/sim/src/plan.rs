@@ -114,6 +114,8 @@ fn add_nodes(world: &mut World, dice: &mut Dice, mounts: &[(&'static str, Packin
         let mut config = config(name, dice.range(1, 3) as usize);
         config.max_batch_delay = Duration::from_millis(*dice.pick(&[0, 20, 100]));
         config.ring_bytes = *dice.pick(&[64 << 10, 128 << 10, 512 << 10, 1 << 20]);
+        // Half of the nodes let their rings grow with the rate.
+        config.ring_max_bytes = *dice.pick(&[config.ring_bytes, 8 << 20]);
         config.listener.send_buffer = *dice.pick(&[4 << 10, 16 << 10, 64 << 10]);
         config.source.hold = Duration::from_millis(dice.range(500, 6_000));
         config.source.timeout = Duration::from_secs(3);

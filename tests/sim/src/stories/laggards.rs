@@ -11,7 +11,7 @@ use crate::world::{Fate, World};
 /// A ring of 256 KiB, and a kernel that takes little: at 200 kB/s, who stalls for a second and a half has lost the
 /// place once. (Who takes nothing is judged all the same: one window, one jump.)
 fn small(c: &mut relay_station::Config) {
-    c.ring_bytes = 256 << 10;
+    (c.ring_bytes, c.ring_max_bytes) = (256 << 10, 256 << 10);
     c.listener.send_buffer = 16 << 10;
 }
 
