@@ -13,6 +13,7 @@ on_both_backends! {
     a_killed_repeater_costs_no_byte
     a_restarted_root_begins_a_new_epoch
     a_cut_link_costs_no_byte
+    the_next_upstream_takes_over
     loops_are_refused
 }
 
@@ -120,13 +121,58 @@ fn a_cut_link_costs_no_byte(backend: Backend) {
     listener.judge(totality_tests::Checker::expect_whole);
 }
 
+/// Chunk numbers are the same everywhere: the second in order goes on exactly where the first one was lost.
+fn the_next_upstream_takes_over(backend: Backend) {
+    let world = World::new("order");
+    let [a, b, c, d, e] = ["root", "first", "second", "far", "home"].map(|name| world.host(name));
+    let root = Relay::start_as(&a, "root", Opts::on(backend));
+    let mut first = Relay::start_as(&b, "first", Opts::on(backend).upstream(root.at()));
+    let mut second = Relay::start_as(&c, "second", Opts::on(backend).upstream(root.at()));
+    let both = Opts::on(backend).upstream(first.at()).upstream(second.at());
+    let far = Relay::start_as(&d, "far", both);
+    let source = Source::push(&a, &root, MOUNT, Form::Ts, 0, KBPS);
+    let listener = Listener::tune_in(&e, far.at(), MOUNT, Form::Ts);
+    listener.expect_sound();
+    pass(1500);
+    assert_eq!(
+        first.metric("totality_links"),
+        1,
+        "expected the first in order to be followed"
+    );
+    first.kill9();
+    pass(1000);
+    let due = source.next();
+    assert!(
+        listener.reaches(due, PATIENCE),
+        "{due} units sent, {:?} came",
+        listener.next()
+    );
+    assert_eq!(second.metric("totality_links"), 1);
+    listener.judge(totality_tests::Checker::expect_whole);
+    second.expect_alive();
+}
+
 fn loops_are_refused(backend: Backend) {
     let world = World::new("loop");
     let [a, b, home] = ["a", "b", "home"].map(|name| world.host(name));
     let (pa, pb) = (a.free_port(), b.free_port());
     let at_b = std::net::SocketAddr::new(b.ip(), pb);
-    let mut relay_a = Relay::start_as(&a, "a", Opts::on(backend).port(pa).upstream(at_b));
-    let mut relay_b = Relay::start_as(&b, "b", Opts::on(backend).port(pb).upstream(relay_a.at()));
+    let mut relay_a = Relay::start_as(
+        &a,
+        "a",
+        Opts::on(backend)
+            .port(pa)
+            .upstream(at_b)
+            .set("limits.patience", "2s"),
+    );
+    let mut relay_b = Relay::start_as(
+        &b,
+        "b",
+        Opts::on(backend)
+            .port(pb)
+            .upstream(relay_a.at())
+            .set("limits.patience", "2s"),
+    );
     let asking = Listener::tune_in(&home, relay_a.at(), MOUNT, Form::Ts);
     let let_go = eventually(PATIENCE, || asking.is_closed());
     assert!(
@@ -136,14 +182,17 @@ fn loops_are_refused(backend: Backend) {
     );
     relay_a.expect_alive();
     relay_b.expect_alive();
-    // The loop does no harm to a mount that one of them has.
+    // The loop does no harm to a mount that one of them has, once it is asked for anew.
     let source = Source::push(&a, &relay_a, MOUNT, Form::Ts, 0, KBPS);
-    let listener = Listener::tune_in(&home, relay_b.at(), MOUNT, Form::Ts);
-    assert!(
-        listener.reaches(source.next() + 50, PATIENCE),
-        "{:?}: {:?}",
-        listener.head(),
-        listener.next()
-    );
+    let mut listener = Listener::tune_in(&home, relay_b.at(), MOUNT, Form::Ts);
+    let served = eventually(PATIENCE, || {
+        if listener.is_closed() {
+            listener = Listener::tune_in(&home, relay_b.at(), MOUNT, Form::Ts);
+        }
+        listener.units() > 0
+    });
+    assert!(served, "{:?}", listener.head());
+    let due = source.next() + 50;
+    assert!(listener.reaches(due, PATIENCE), "{:?}", listener.next());
     listener.judge(totality_tests::Checker::expect_whole);
 }

@@ -11,6 +11,7 @@ use crate::common::{MOUNT, Stage};
 on_both_backends! {
     tiny_buffers_on_both_sides
     many_fast_sources
+    an_idle_relay_sleeps
     signals
 }
 
@@ -132,7 +133,7 @@ fn tiny_buffers_on_both_sides(backend: Backend) {
 
 /// More at once than there are receive buffers: what was interrupted goes on, and nothing is lost.
 fn many_fast_sources(backend: Backend) {
-    let mut stage = Stage::set("bursts", backend, |o| o);
+    let mut stage = Stage::set("bursts", backend, |o| o.set("source.hold", "0s"));
     let mount = |i: usize| format!("/burst-{i}.ts");
     let sources: Vec<Source> = (0..6)
         .map(|i| Source::push(&stage.studio, &stage.relay, &mount(i), Form::Ts, 0, 8000))
@@ -153,6 +154,20 @@ fn many_fast_sources(backend: Backend) {
     }
     drop((sources, listeners));
     stage.expect_unharmed();
+}
+
+/// O8: less than a hundredth of a core; processor time is counted in steps of 10 ms.
+fn an_idle_relay_sleeps(backend: Backend) {
+    let world = World::new("idle");
+    let relay = Relay::start(&world.host("root"), Opts::on(backend));
+    pass(1000);
+    let before = relay.cpu();
+    pass(5000);
+    let used = relay.cpu() - before;
+    assert!(
+        used <= Duration::from_millis(50),
+        "expected less than 1 % of a core, got {used:?} in 5 s"
+    );
 }
 
 fn signals(backend: Backend) {
