@@ -84,7 +84,11 @@ impl Pipe {
             self.progress_ns = now_ns;
         }
         let full = self.queued.len() >= self.unsent_max;
-        let room = if full { 0 } else { self.room.saturating_sub(self.queued.len()) };
+        let room = if full {
+            0
+        } else {
+            self.room.saturating_sub(self.queued.len())
+        };
         let take = bytes.len().min(room);
         self.queued.extend(&bytes[..take]);
         take
@@ -140,11 +144,9 @@ impl Pipe {
     }
 
     fn fly(&mut self, now_ns: u64, len: usize, load: Load, dice: &mut Dice) {
-        let line = if self.way.bandwidth > 0 {
-            len as u64 * 1_000_000_000 / self.way.bandwidth
-        } else {
-            0
-        };
+        let line = (len as u64 * 1_000_000_000)
+            .checked_div(self.way.bandwidth)
+            .unwrap_or(0);
         self.line_free_ns = self.line_free_ns.max(now_ns) + line;
         let at = self.line_free_ns + self.way.latency_ns + dice.range(0, self.way.jitter_ns);
         self.last_arrival_ns = self.last_arrival_ns.max(at);

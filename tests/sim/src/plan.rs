@@ -129,7 +129,9 @@ fn add_nodes(world: &mut World, dice: &mut Dice, mounts: &[(&'static str, Packin
             };
             config.upstreams = mounts.iter().map(|mount| upstream(above, *mount)).collect();
             if i > 1 && dice.one_in(2) {
-                config.upstreams.extend(mounts.iter().map(|mount| upstream("root", *mount)));
+                config
+                    .upstreams
+                    .extend(mounts.iter().map(|mount| upstream("root", *mount)));
             }
         }
         nodes.push(world.add_node(name, Way::LAN, config));

@@ -25,7 +25,14 @@ fn one_node(workers: usize, change: impl FnOnce(&mut Config)) -> World {
 
 /// A source at the first node, `rate` in bytes per second, its life in milliseconds.
 fn source(world: &World, mount: &str, packing: Packing, rate: u64, life_ms: (u64, u64)) -> Source {
-    Source::new(world.nodes[0].host, mount, packing, rate, World::ms(life_ms.0), World::ms(life_ms.1))
+    Source::new(
+        world.nodes[0].host,
+        mount,
+        packing,
+        rate,
+        World::ms(life_ms.0),
+        World::ms(life_ms.1),
+    )
 }
 
 /// A listener at a node that must be served, and not kept waiting.
@@ -47,7 +54,10 @@ fn conclude(mut world: World, end_ms: u64) -> World {
 #[test]
 fn a_source_and_its_listeners() {
     let mut world = one_node(2, |_| {});
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 100_000, (0, 5_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 100_000, (0, 5_000)),
+        Way::LAN,
+    );
     for i in 0..4 {
         let mut l = listener(&world, 0, "/a.ts", Packing::Ts, 500 + 300 * i);
         l.whole = true;
@@ -74,7 +84,10 @@ fn a_few_stories_by_chance() {
 #[test]
 fn idle_mounts_beside_a_hot_one_wait_no_longer() {
     let mut world = one_node(2, |_| {});
-    world.add_source(source(&world, "/hot", Packing::Lines, 1_500_000, (0, 6_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/hot", Packing::Lines, 1_500_000, (0, 6_000)),
+        Way::LAN,
+    );
     for i in 0..4 {
         let mount = format!("/quiet-{i}");
         let mut quiet = source(&world, &mount, Packing::Lines, 2_000, (0, 6_000));
@@ -92,7 +105,10 @@ fn idle_mounts_beside_a_hot_one_wait_no_longer() {
     let world = conclude(world, 7_000);
     let hot: Vec<u64> = world.listeners[4..].iter().map(|l| l.order.matched).collect();
     let (least, most) = (hot.iter().min().unwrap(), hot.iter().max().unwrap());
-    assert!(least * 10 > most * 9, "the same for all who came together: {hot:?}");
+    assert!(
+        least * 10 > most * 9,
+        "the same for all who came together: {hot:?}"
+    );
 }
 
 #[test]
@@ -101,7 +117,10 @@ fn workers_with_sources_of_each_others_listeners_sleep() {
         let mut world = World::new(seed, false);
         world.add_node("root", Way::LAN, config("root", 3));
         for mount in ["/a", "/b", "/c"] {
-            world.add_source(source(&world, mount, Packing::Lines, 20_000, (0, 3_000)), Way::LAN);
+            world.add_source(
+                source(&world, mount, Packing::Lines, 20_000, (0, 3_000)),
+                Way::LAN,
+            );
             for i in 0..3 {
                 world.add_listener(listener(&world, 0, mount, Packing::Lines, 700 + i), Way::LAN);
             }

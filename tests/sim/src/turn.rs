@@ -82,7 +82,10 @@ impl World {
             self.hear(node, worker, note);
         }
         let (outputs, sends) = self.ask_and_act(node, worker);
-        if let Some(w) = self.worker(node, worker).filter(|_| real == 0 && heard == 1 && outputs == 0) {
+        if let Some(w) = self
+            .worker(node, worker)
+            .filter(|_| real == 0 && heard == 1 && outputs == 0)
+        {
             w.false_alarms += 1;
         }
         let spent = TURN_NS + sends * SEND_NS;

@@ -26,7 +26,10 @@ impl World {
         let running = n.running.as_ref()?;
         let (gauge, seats) = (n.count("connections"), n.open_seats() as u64);
         // Who is awake may have notes to read, or outputs to carry out.
-        let asleep = running.workers.iter().all(|w| w.parked && w.notes.is_empty() && w.calls.is_empty());
+        let asleep = running
+            .workers
+            .iter()
+            .all(|w| w.parked && w.notes.is_empty() && w.calls.is_empty());
         if asleep && gauge != seats {
             return Some(format!("it counts {gauge} connections, its drivers hold {seats}"));
         }
@@ -77,10 +80,21 @@ impl World {
             return;
         };
         let mut found = None;
-        let take = |w: &mut crate::node::Worker| (std::mem::take(&mut w.false_alarms), std::mem::take(&mut w.real_notes));
-        let (alarms, notes) = running.workers.iter_mut().map(take).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let take = |w: &mut crate::node::Worker| {
+            (
+                std::mem::take(&mut w.false_alarms),
+                std::mem::take(&mut w.real_notes),
+            )
+        };
+        let (alarms, notes) = running
+            .workers
+            .iter_mut()
+            .map(take)
+            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         if alarms > EMPTY_TURNS_MAX + ALARMS_PER_NOTE * notes {
-            found = Some(format!("its workers woke each other {alarms} times for nothing while {notes} things happened"));
+            found = Some(format!(
+                "its workers woke each other {alarms} times for nothing while {notes} things happened"
+            ));
         }
         for (i, w) in running.workers.iter_mut().enumerate() {
             let (empty, stale) = (

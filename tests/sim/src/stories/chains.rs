@@ -20,7 +20,10 @@ fn chain(workers: usize) -> World {
         }
         world.add_node(name, Way::LAN, config);
     }
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 60_000, (0, 15_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 60_000, (0, 15_000)),
+        Way::LAN,
+    );
     for node in 0..3 {
         for i in 0..2 {
             let mut l = listener(&world, node, "/a.ts", Packing::Ts, 2_000 + 100 * i);
@@ -70,7 +73,11 @@ fn a_long_cut_is_noticed_and_made_good_from_the_ring() {
 #[test]
 fn a_repeater_that_is_killed_loses_nothing_for_the_one_behind_it() {
     let mut world = chain(2);
-    world.listeners.iter_mut().filter(|l| l.chunk > 1).for_each(|l| l.served = false);
+    world
+        .listeners
+        .iter_mut()
+        .filter(|l| l.chunk > 1)
+        .for_each(|l| l.served = false);
     for l in [2, 3] {
         world.listeners[l].whole = false;
     }
@@ -95,9 +102,20 @@ fn a_root_that_starts_again_is_a_new_epoch_for_everybody() {
     world.troubles.push((World::ms(5_000), World::ms(15_000)));
     let world = conclude(world, 17_000);
     for l in [2, 3, 4, 5] {
-        assert_eq!((world.listeners[l].order.lives.as_slice(), world.listeners[l].order.jumps), ([1, 2].as_slice(), 0));
+        assert_eq!(
+            (
+                world.listeners[l].order.lives.as_slice(),
+                world.listeners[l].order.jumps
+            ),
+            ([1, 2].as_slice(), 0)
+        );
     }
-    assert!(world.nodes[2].log.iter().any(|e| format!("{e:?}").contains("/a.ts")));
+    assert!(
+        world.nodes[2]
+            .log
+            .iter()
+            .any(|e| format!("{e:?}").contains("/a.ts"))
+    );
 }
 
 #[test]
@@ -110,7 +128,10 @@ fn a_source_that_blinks_is_followed_down_the_chain() {
     world.sources[0].script = vec![turn(5_000, 500), turn(8_000, 2_000)];
     let world = conclude(world, 17_000);
     for l in &world.listeners {
-        assert_eq!((l.order.lives.as_slice(), l.order.jumps), ([1, 2, 3].as_slice(), 0));
+        assert_eq!(
+            (l.order.lives.as_slice(), l.order.jumps),
+            ([1, 2, 3].as_slice(), 0)
+        );
     }
     to_the_end(&world, 3);
 }

@@ -26,8 +26,15 @@ fn a_head_in_two_pieces_is_a_head_wherever_it_is_cut() {
 #[test]
 fn leaving_at_any_moment_leaves_nothing_behind() {
     let mut world = one_node(3, |_| {});
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 150_000, (0, 4_000)), Way::LAN);
-    let way = Way { latency_ns: 2_000_000, jitter_ns: 3_000_000, bandwidth: 400_000 };
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 150_000, (0, 4_000)),
+        Way::LAN,
+    );
+    let way = Way {
+        latency_ns: 2_000_000,
+        jitter_ns: 3_000_000,
+        bandwidth: 400_000,
+    };
     for i in 0..90u64 {
         let how = [Leave::Close, Leave::Reset, Leave::Close][i as usize % 3];
         let mut l = listener(&world, 0, "/a.ts", Packing::Ts, 900 + i);
@@ -45,7 +52,10 @@ fn leaving_at_any_moment_leaves_nothing_behind() {
 fn stopping_in_the_middle_lets_everybody_go() {
     for at_ms in [300, 1_000, 1_777] {
         let mut world = one_node(2, |_| {});
-        world.add_source(source(&world, "/a.mp3", Packing::Mp3, 100_000, (0, 2_000)), Way::LAN);
+        world.add_source(
+            source(&world, "/a.mp3", Packing::Mp3, 100_000, (0, 2_000)),
+            Way::LAN,
+        );
         for i in 0..6 {
             let mut l = listener(&world, 0, "/a.mp3", Packing::Mp3, 200 + 50 * i);
             (l.icy, l.served) = (i % 2 == 0, false);
@@ -91,6 +101,9 @@ fn a_head_that_does_not_end_is_cut_off() {
     l.stops_asking = true;
     world.add_listener(l, Way::LAN);
     world.run_until(World::ms(3_000));
-    assert_eq!((world.listeners[0].ending, world.nodes[0].count("heads_timed_out")), (Ending::Reset, 1));
+    assert_eq!(
+        (world.listeners[0].ending, world.nodes[0].count("heads_timed_out")),
+        (Ending::Reset, 1)
+    );
     conclude(world, 4_000);
 }

@@ -18,25 +18,38 @@ fn small(c: &mut relay_station::Config) {
 #[test]
 fn a_laggard_jumps_and_the_third_jump_closes() {
     let mut world = one_node(2, small);
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 200_000, (0, 16_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 200_000, (0, 16_000)),
+        Way::LAN,
+    );
     let mut lag = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     lag.window = 16 << 10;
-    lag.stalls = [2_000, 6_000, 10_000].map(|ms| (World::ms(ms), World::ms(ms + 1_600))).to_vec();
+    lag.stalls = [2_000, 6_000, 10_000]
+        .map(|ms| (World::ms(ms), World::ms(ms + 1_600)))
+        .to_vec();
     world.add_listener(lag, Way::LAN);
     let mut steady = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     steady.whole = true;
     world.add_listener(steady, Way::LAN);
     let world = conclude(world, 17_000);
-    assert_eq!((world.listeners[0].order.jumps, world.listeners[0].ending), (2, Ending::Reset));
+    assert_eq!(
+        (world.listeners[0].order.jumps, world.listeners[0].ending),
+        (2, Ending::Reset)
+    );
 }
 
 #[test]
 fn a_stall_shorter_than_the_window_loses_nothing() {
     let mut world = one_node(1, small);
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 100_000, (0, 12_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 100_000, (0, 12_000)),
+        Way::LAN,
+    );
     let mut l = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     (l.whole, l.window) = (true, 16 << 10);
-    l.stalls = (1..6).map(|i| (World::ms(i * 2_000), World::ms(i * 2_000 + 900))).collect();
+    l.stalls = (1..6)
+        .map(|i| (World::ms(i * 2_000), World::ms(i * 2_000 + 900)))
+        .collect();
     world.add_listener(l, Way::LAN);
     conclude(world, 13_000);
 }
@@ -44,19 +57,32 @@ fn a_stall_shorter_than_the_window_loses_nothing() {
 #[test]
 fn a_laggard_with_metadata_stays_in_phase() {
     let mut world = one_node(2, small);
-    world.add_source(source(&world, "/a.mp3", Packing::Mp3, 200_000, (0, 20_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.mp3", Packing::Mp3, 200_000, (0, 20_000)),
+        Way::LAN,
+    );
     for i in 0..4 {
-        world.fate(World::ms(1_500 + 3_000 * i), Fate::Title(0, "/a.mp3".to_owned(), format!("it's no. {i};")));
+        world.fate(
+            World::ms(1_500 + 3_000 * i),
+            Fate::Title(0, "/a.mp3".to_owned(), format!("it's no. {i};")),
+        );
     }
     let mut l = listener(&world, 0, "/a.mp3", Packing::Mp3, 1_000);
     (l.icy, l.window) = (true, 16 << 10);
-    l.stalls = [3_000, 8_000].map(|ms| (World::ms(ms), World::ms(ms + 1_600))).to_vec();
+    l.stalls = [3_000, 8_000]
+        .map(|ms| (World::ms(ms), World::ms(ms + 1_600)))
+        .to_vec();
     world.add_listener(l, Way::LAN);
     let world = conclude(world, 21_000);
     let l = &world.listeners[0];
     let unlace = l.unlace.as_ref().unwrap();
     assert_eq!(l.order.jumps, 2);
-    assert!(l.order.matched > 2_000_000 && unlace.blocks > 120, "{} bytes, {} blocks", l.order.matched, unlace.blocks);
+    assert!(
+        l.order.matched > 2_000_000 && unlace.blocks > 120,
+        "{} bytes, {} blocks",
+        l.order.matched,
+        unlace.blocks
+    );
     assert_eq!(unlace.titles.last().map(String::as_str), Some("it's no. 3;"));
 }
 
@@ -84,7 +110,10 @@ fn metadata_stays_in_phase_when_the_source_blinks() {
 #[test]
 fn who_takes_nothing_is_dead_after_a_while() {
     let mut world = one_node(2, |c| c.listener.dead_after = Duration::from_secs(3));
-    world.add_source(source(&world, "/a.ts", Packing::Ts, 50_000, (0, 10_000)), Way::LAN);
+    world.add_source(
+        source(&world, "/a.ts", Packing::Ts, 50_000, (0, 10_000)),
+        Way::LAN,
+    );
     let mut l = listener(&world, 0, "/a.ts", Packing::Ts, 1_000);
     l.window = 4 << 10;
     l.leave = Some((World::ms(2_000), Leave::Vanish));
