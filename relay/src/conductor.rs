@@ -1,8 +1,9 @@
 //! The control plane: everything of port 8000 that is not a mount, a source or a link.
 //!
-//! Workers parse a request's head; what is not theirs they hand over as an open connection, with the bytes read so far
-//! ([`Conductor::handover`]). One ordinary thread answers those with tokio and axum; it asks workers by mailbox only and
-//! can never hold one up. A second thread, the scribe, writes the access log, so that a full pipe holds up no health check.
+//! Workers parse a request's head; what is not theirs they hand over as an open connection, with the bytes
+//! read so far ([`Conductor::handover`]). One ordinary thread answers those with tokio and axum; it asks
+//! workers by mailbox only and can never hold one up. A second thread, the scribe, writes the access log, so
+//! that a full pipe holds up no health check.
 //!
 //! The handover is made before the relay is opened, the relay is attached afterwards; what comes in between waits.
 
@@ -142,8 +143,8 @@ impl Conductor {
         })
     }
 
-    /// What [`crate::run::open`] is given. It never blocks: when the control plane is busy, the connection is closed and
-    /// counted.
+    /// What [`crate::run::open`] is given. It never blocks: when the control plane is busy, the connection is
+    /// closed and counted.
     pub fn handover(&self) -> Handover {
         let (given, desk) = (self.given.clone(), self.desk.clone());
         Arc::new(move |stream, read| {

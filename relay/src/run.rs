@@ -50,20 +50,33 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
         let give = Box::new(move |stream, read| handover(stream, read));
         let mut setup = Setup::new(vec![listener], house.bell(worker).clone(), give);
         setup.max_conns = max_conns.saturating_add(64);
-        setup.pin_to_cpu = cpus.get(worker).copied().filter(|_| workers > 1 && workers <= cpus.len());
+        setup.pin_to_cpu = cpus
+            .get(worker)
+            .copied()
+            .filter(|_| workers > 1 && workers <= cpus.len());
         drivers.push(setup.stats.clone());
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), worker, seed).map_err(io::Error::other)?;
         crew.push((setup, station));
     }
     let crew = Crew::start(backend, crew)?;
-    Ok(Open { house, events, listen: at, drivers, crew })
+    Ok(Open {
+        house,
+        events,
+        listen: at,
+        drivers,
+        crew,
+    })
 }
 
 /// The CPUs that this process may use, lowest first: with a core for each, workers are pinned.
 fn allowed_cpus() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
-    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect()
 }
 
 impl Open {

@@ -44,7 +44,8 @@ pub fn head(g: &Greeting<'_>) -> Vec<u8> {
 pub fn refusal(status: u16, reason: &str, extra: &str, text: &str, server: &str, date: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status} {reason}\r\nServer: {server}\r\nDate: {date}\r\nConnection: close\r\n\
-         Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n{extra}Content-Length: {}\r\n\r\n{text}",
+         Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+         {extra}Content-Length: {}\r\n\r\n{text}",
         text.len()
     )
     .into_bytes()

@@ -1,5 +1,5 @@
-//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845), Theora, FLAC (RFC 9639 section 10.1) and Speex; Skeleton is carried, but for its
-//! index.
+//! Ogg (RFC 3533) with Vorbis, Opus (RFC 7845), Theora, FLAC (RFC 9639 section 10.1) and Speex; Skeleton is
+//! carried, but for its index.
 //!
 //! Header: all pages from the first "beginning of stream" page up to the first data page. A new beginning is a new
 //! chain and brings a new header. Join point: a page that begins with a fresh packet, where there is Theora, with a

@@ -149,8 +149,13 @@ proptest! {
     }
 
     #[test]
-    fn seeded_noise_copes(seeds in prop::collection::vec(0..SEEDS.len(), 1..60), fill in 0..40usize, slice in 1..90usize) {
-        let bytes: Vec<u8> = seeds.iter().flat_map(|seed| [SEEDS[*seed], &noise(fill, *seed as u64)].concat()).collect();
+    fn seeded_noise_copes(
+        seeds in prop::collection::vec(0..SEEDS.len(), 1..60),
+        fill in 0..40usize,
+        slice in 1..90usize,
+    ) {
+        let piece = |seed: &usize| [SEEDS[*seed], &noise(fill, *seed as u64)].concat();
+        let bytes: Vec<u8> = seeds.iter().flat_map(piece).collect();
         for kind in KINDS {
             let expected = whole(kind, &bytes);
             check_bounds(&expected.0, bytes.len());

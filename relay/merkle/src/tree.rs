@@ -69,7 +69,7 @@ impl LiveTree {
     pub fn starting_at(config: TreeConfig, first: u64) -> Result<Self, ConfigError> {
         config.check()?;
         let chunks_per_munro = config.chunks_per_munro;
-        if first % u64::from(chunks_per_munro) != 0 {
+        if !first.is_multiple_of(chunks_per_munro.into()) {
             return Err(ConfigError::First {
                 chunks_per_munro,
                 got: first,

@@ -1,4 +1,5 @@
-//! Models of the pin protocol, every interleaving of them: `cargo test -p relay-ring --features loom --release --test loom`.
+//! Models of the pin protocol, every interleaving of them: `cargo test -p relay-ring --features loom
+//! --release --test loom`.
 //!
 //! Two cells stand for two laps of the ring's memory; the writer overwrites cell 0 for position 2 while a reader
 //! may still be reading it as position 0. Two of the models weaken one ordering each and must find the race.

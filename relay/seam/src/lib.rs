@@ -38,7 +38,8 @@ pub trait Machine {
     /// What is wanted next; the driver asks until `None`.
     fn poll(&mut self, now: Now) -> Option<Output>;
 
-    /// The bytes behind a [`Span`] of an output that this machine gave out and whose [`Input::Sent`] it has not had yet.
+    /// The bytes behind a [`Span`] of an output that this machine gave out and whose [`Input::Sent`] it has
+    /// not had yet.
     ///
     /// # Panics
     ///

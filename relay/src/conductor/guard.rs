@@ -27,7 +27,8 @@ impl Who {
     }
 }
 
-/// Lets in the user `admin`; with a mount, also the user `source` with that mount's password, as Icecast does for titles.
+/// Lets in the user `admin`; with a mount, also the user `source` with that mount's password, as Icecast does
+/// for titles.
 pub(super) fn admit(desk: &Desk, request: &Request, titled: Option<&str>) -> Result<Who, Box<Response>> {
     let ip = request
         .extensions()

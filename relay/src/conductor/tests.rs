@@ -341,7 +341,8 @@ fn http_1_0_and_head_are_served() {
 #[test]
 fn a_channel_is_seen_from_everywhere() {
     let world = World::new();
-    let fields = "ice-name: The Sun\r\nice-genre: sky\r\nice-description: Corona\r\nice-url: http://sun/\r\nice-bitrate: 900\r\n";
+    let fields = "ice-name: The Sun\r\nice-genre: sky\r\nice-description: Corona\r\n\
+                  ice-url: http://sun/\r\nice-bitrate: 900\r\n";
     let _source = world.publish("/eclipse.webm", fields);
     let _listener = world.listen("/eclipse.webm", "User-Agent: player/1\r\n");
     world.until(|w| w.channel("/eclipse.webm").is_some_and(|c| c["listeners"] == 1));

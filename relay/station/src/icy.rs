@@ -34,8 +34,8 @@ pub(crate) struct Phase {
 }
 
 impl Phases {
-    /// Remembers an interval, and forgets those that nobody needs: a laggard may be a window behind the floor when it is
-    /// found out.
+    /// Remembers an interval, and forgets those that nobody needs: a laggard may be a window behind the floor
+    /// when it is found out.
     fn push(&self, phase: Phase, ring: &Ring) {
         let floor = ring.floor().saturating_sub(ring.window());
         let mut phases = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -162,8 +162,8 @@ impl Keeper {
         }
     }
 
-    /// The bit rate asks for a larger ring than this run has: the run is begun anew in one, with its past. Positions are
-    /// the same, so whoever follows moves over at the very same byte.
+    /// The bit rate asks for a larger ring than this run has: the run is begun anew in one, with its past.
+    /// Positions are the same, so whoever follows moves over at the very same byte.
     pub(crate) fn grow(&mut self, now: Now, house: &House) -> io::Result<()> {
         let wanted = house.config.ring_for(self.meter.kbps(now)).next_power_of_two();
         if wanted <= self.run.raw.capacity() {

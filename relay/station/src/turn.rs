@@ -1,8 +1,9 @@
 //! One worker's station: the file to open first.
 //!
-//! The walk of a chunk: [`Station::hear`] (a driver received bytes; who sent them?) → the source's or upstream's session
-//! yields stream bytes → `intake`/`feeds` *choose* and `keep` appends them to the run's ring → [`Station::tell`] gives every
-//! listener its next stretch of the ring → [`Station::rest`] names the earliest deadline.
+//! The walk of a chunk: [`Station::hear`] (a driver received bytes; who sent them?) → the source's or
+//! upstream's session yields stream bytes → `intake`/`feeds` *choose* and `keep` appends them to the run's
+//! ring → [`Station::tell`] gives every listener its next stretch of the ring → [`Station::rest`] names the
+//! earliest deadline.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
