@@ -1,7 +1,7 @@
 //! Chunk addressing (RFC 7574 §4, §7.8): how a swarm writes down which chunks it means.
 //!
-//! A signature covers these bytes, so a munro is bound to the method it was signed with and cannot be carried into a
-//! swarm with another one. Byte ranges (method 1) are not spoken: they need the chunk size to mean anything.
+//! A signature covers these bytes but not the method's number: a swarm has one method, and a munro cannot be translated
+//! into another. Byte ranges (method 1) are not spoken: they need the chunk size to mean anything.
 
 use crate::bin::Bin;
 

@@ -206,8 +206,8 @@ impl LiveVerifier {
         end.saturating_sub(self.slots.len() as u64 * newest.width())..end
     }
 
-    /// Forgets every munro and chunk, so that the next munro may be anywhere. For a receiver that was away for more than
-    /// a window, by its own clock; not because of what somebody sent.
+    /// Forgets every munro and chunk, so that the next munro may be anywhere. For a receiver that was away for more
+    /// than a window, by its own clock; not because of what somebody sent.
     pub fn restart(&mut self) {
         self.slots.fill_with(|| None);
         self.newest = None;

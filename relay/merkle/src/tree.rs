@@ -236,8 +236,8 @@ impl LiveTree {
         self.done.get(index).ok_or(none)
     }
 
-    /// Appends to `out` the uncles of `chunk` below its munro, from the highest down, for a receiver that knows the munro
-    /// and nothing else below it. Gives the munro.
+    /// Appends to `out` the uncles of `chunk` below its munro, from the highest down, for a receiver that knows the
+    /// munro and nothing else below it. Gives the munro.
     ///
     /// # Errors
     /// The munro is not full yet, or forgotten.
