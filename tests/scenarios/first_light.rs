@@ -179,7 +179,8 @@ fn titles_reach_a_player(backend: Backend) {
     let _encoder = publish(&host, "mp3", &encode, &relay.icecast_url("/radio.mp3"));
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
     let update = format!(
-        "GET /admin/metadata?mode=updinfo&mount=/radio.mp3&song=Diamond%20ring HTTP/1.1\r\nHost: {}\r\n{login}Connection: close\r\n\r\n",
+        "GET /admin/metadata?mode=updinfo&mount=/radio.mp3&song=Diamond%20ring HTTP/1.1\r\n\
+         Host: {}\r\n{login}Connection: close\r\n\r\n",
         relay.at()
     );
     let patience = Duration::from_secs(20);
