@@ -93,6 +93,12 @@ fn a_static_seeders_chunks_are_accepted() {
         );
         assert_eq!(data[..], content()[*chunk as usize * CHUNK..][..data.len()]);
     }
+    for chunk in [7, 8, u64::MAX] {
+        assert_eq!(
+            leecher.accept(chunk, b"", &[]),
+            Err(Refusal::Range { chunk, count: 1 })
+        );
+    }
     assert_eq!(
         (0..8).filter(|chunk| leecher.holds(*chunk)).collect::<Vec<_>>(),
         [0, 2, 4, 5, 6]
@@ -111,6 +117,16 @@ fn peaks_that_lie_are_refused() {
     let mut swapped = peaks.clone();
     swapped.swap(0, 1);
     assert!(StaticVerifier::from_peaks(root, &swapped).is_none());
+    let doubled = [tree.root(), tree.root()];
+    assert_eq!(fold(HashKind::Sha1, &doubled), None);
+    // They lead to the root, but a tree of 8 chunks has one peak.
+    let halves = [tree.root().bin.left(), tree.root().bin.right()].map(|bin| {
+        let bin = bin.unwrap();
+        let hash = tree.hash(bin).unwrap();
+        Node { bin, hash }
+    });
+    assert_eq!(fold(HashKind::Sha1, &halves), Some(tree.root()));
+    assert!(StaticVerifier::from_peaks(root, &halves).is_none());
     let mut altered = peaks;
     altered[1].hash = altered[0].hash;
     assert!(StaticVerifier::from_peaks(root, &altered).is_none());

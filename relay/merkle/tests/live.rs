@@ -209,6 +209,13 @@ fn holes_and_malformed_proofs() {
             Err(Refusal::Missing { chunk: 0, bin })
         );
     }
+    let mut foreign = nodes.clone();
+    foreign[0].hash = HashKind::Sha256.leaf(b"of another function");
+    let bin = foreign[0].bin;
+    assert_eq!(
+        receiver.accept(0, &chunk(0), &foreign),
+        Err(Refusal::Missing { chunk: 0, bin })
+    );
     let flood = vec![nodes[0]; PROOF_MAX + 1];
     let got = flood.len();
     assert_eq!(
@@ -233,7 +240,7 @@ fn holes_and_malformed_proofs() {
     let stats = receiver.stats();
     assert_eq!(
         (stats.chunks, stats.chunks_unproven, stats.chunks_malformed),
-        (0, 3, 1 + N + 4)
+        (0, 4, 1 + N + 4)
     );
 }
 
@@ -256,7 +263,8 @@ fn chunks_without_a_munro() {
     );
     receiver.offer(&munros[5], at(5)).unwrap();
     assert_eq!(receiver.window(), 16..48);
-    for number in [16, 39, 48, u64::MAX] {
+    // Chunk 72's munro would lie where munro 5 does.
+    for number in [16, 39, 48, 72, u64::MAX] {
         assert_eq!(
             receiver.accept(number, &[], &[]),
             Err(Refusal::NoMunro { chunk: number })
@@ -269,7 +277,7 @@ fn chunks_without_a_munro() {
     assert!(receiver.accept(40, &chunk(40), &proof(&tree, 40)).is_ok());
     assert_eq!(
         (receiver.stats().chunks_unproven, receiver.stats().chunks_old),
-        (5, 1)
+        (6, 1)
     );
 }
 
@@ -402,6 +410,19 @@ fn munros_that_are_not_worth_a_signature_check() {
     again.signature = Signature([7; 64]);
     assert_eq!(receiver.offer(&again, now), Ok(Judgement::Known));
     assert_eq!(receiver.stats().signature_checks, 1);
+}
+
+#[test]
+fn a_hole_is_not_filled_with_what_was_made_later() {
+    let mut receiver = receiver_of(&[made_up(10), made_up(12)]);
+    let mut late = made_up(11);
+    late.munro.time = at(13);
+    let (bin, other) = (late.munro.bin, Bin::new(3, 12).unwrap());
+    assert_eq!(
+        receiver.offer(&late, at(13)),
+        Err(MunroRefusal::Disorder { bin, other })
+    );
+    assert_eq!(receiver.offer(&made_up(11), at(13)), Ok(Judgement::New));
 }
 
 #[test]
