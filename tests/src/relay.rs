@@ -1,6 +1,6 @@
 //! A running relay, and a running peer.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -246,6 +246,9 @@ impl Relay {
     /// When it does not listen.
     pub fn start_again(&mut self) {
         self.process.kill9();
+        // The kernel takes a dead process's ring down in its own time, and the listening socket with it.
+        let free = || self.host.run(|| TcpListener::bind(self.at).is_ok());
+        assert!(eventually(SETTLE, free), "{} is not free again", self.at);
         let command = self.opts.command(&self.host, &self.name, self.at);
         self.process = Process::start(&self.host, &self.name, command);
         self.began = Instant::now();
