@@ -33,6 +33,8 @@ pub struct Channel {
     woken_at: AtomicU64,
     /// Listeners now, over all workers.
     pub listeners: AtomicUsize,
+    /// Links to other nodes now, over all workers; not counted as listeners.
+    pub links: AtomicUsize,
     /// Most listeners at once.
     pub listeners_peak: AtomicUsize,
     /// Stream bytes received, over all runs.
@@ -168,6 +170,7 @@ impl Channel {
             wake: AtomicU64::new(0),
             woken_at: AtomicU64::new(0),
             listeners: AtomicUsize::new(0),
+            links: AtomicUsize::new(0),
             listeners_peak: AtomicUsize::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -249,13 +252,27 @@ impl Channel {
         self.claimed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn listener_came(&self) {
+    pub(crate) fn came(&self, framing: Framing) {
+        if framing == Framing::Link {
+            self.links.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let now = self.listeners.fetch_add(1, Ordering::Relaxed) + 1;
         self.listeners_peak.fetch_max(now, Ordering::Relaxed);
     }
 
-    pub(crate) fn listener_left(&self) {
-        self.listeners.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn left(&self, framing: Framing) {
+        let count = if framing == Framing::Link {
+            &self.links
+        } else {
+            &self.listeners
+        };
+        count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether anybody follows it.
+    pub fn is_followed(&self) -> bool {
+        self.listeners.load(Ordering::Relaxed) + self.links.load(Ordering::Relaxed) > 0
     }
 }
 

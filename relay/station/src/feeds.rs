@@ -265,7 +265,7 @@ impl Station {
             }
         }
         let Some(channel) = feed.channel() else { return };
-        if channel.listeners.load(Ordering::Relaxed) > 0 || feed.always {
+        if channel.is_followed() || feed.always {
             feed.idle_since = now;
         }
         self.news(&channel);
@@ -327,7 +327,7 @@ impl Station {
 
     /// A feed that ends because nobody listens leaves nothing behind.
     fn hold_or_drop(&mut self, channel: Arc<Channel>) {
-        if channel.listeners.load(Ordering::Relaxed) == 0 {
+        if !channel.is_followed() {
             channel.change(|about| about.state = State::Ended);
             self.house.directory.remove(&channel);
         } else {

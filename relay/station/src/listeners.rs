@@ -229,14 +229,14 @@ impl Listeners {
         listener.place = stream.members.len() as u32;
         stream.members.push(key as u32);
         stream.guests += usize::from(!Arc::ptr_eq(&listener.cold.home, &stream.channel));
-        stream.channel.listener_came();
+        stream.channel.came(stream.framing);
     }
 
     fn leave(&mut self, stream: usize, place: usize, home: &Arc<Channel>) {
         let stream = &mut self.streams[stream];
         stream.members.swap_remove(place);
         stream.guests -= usize::from(!Arc::ptr_eq(home, &stream.channel));
-        stream.channel.listener_left();
+        stream.channel.left(stream.framing);
         if let Some(moved) = stream.members.get(place) {
             self.all[*moved as usize].place = place as u32;
         }
