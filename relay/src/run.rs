@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -12,6 +13,10 @@ use relay_station::{Config, Event, House, Order, Station};
 
 /// Connections that may wait in a worker's accept queue.
 const BACKLOG: u32 = 4096;
+
+/// How long a port in use is waited for, and how often it is tried.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_RETRY: Duration = Duration::from_millis(50);
 
 /// Takes connections that the data plane does not serve, with what was read from them. Called on worker threads.
 pub type Handover = Arc<dyn Fn(TcpStream, Vec<u8>) + Send + Sync>;
@@ -40,7 +45,7 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
     let max_conns = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
     let (house, events) = House::new(config)?;
     let cpus = allowed_cpus();
-    let mut at = listen;
+    let mut at = free_address(listen)?;
     let mut crew = Vec::with_capacity(workers);
     let mut drivers = Vec::with_capacity(workers);
     for worker in 0..workers {
@@ -67,6 +72,24 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
         drivers,
         crew,
     })
+}
+
+/// Sees to it that nobody else listens there, and returns the address with its port.
+///
+/// Workers share a port, and another relay of the same user could join them unnoticed: a socket that does not
+/// share says who is there. A relay that was killed may hold its port for some milliseconds after its end, while
+/// the kernel takes down its ring: that is waited for.
+fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
+    let since = Instant::now();
+    loop {
+        match relay_driver::bind(listen, false, 1) {
+            Ok(socket) => return socket.local_addr(),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PORT_PATIENCE => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The CPUs that this process may use, lowest first: with a core for each, workers are pinned.

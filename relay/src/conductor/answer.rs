@@ -43,7 +43,8 @@ pub(super) fn xml(body: &str) -> Response {
     )
 }
 
-/// `text` for XML, in elements and quoted attributes: as for HTML, and without the two code points that XML 1.0 forbids.
+/// `text` for XML, in elements and quoted attributes: as for HTML, and without the two code points that
+/// XML 1.0 forbids.
 pub(super) fn escape_xml(text: &str) -> String {
     escape_html(text).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
