@@ -43,7 +43,9 @@ fn five_hundred_who_never_read(backend: Backend) {
     let left = stage.relay.metric("totality_listeners") - 1;
     assert!(let_go, "expected all {SILENT} to be let go, {left} were not");
     let each = worst / SILENT as u64;
-    eprintln!("{SILENT} silent readers: {each} bytes of kernel memory each, {used} KiB of user memory in all");
+    eprintln!(
+        "{SILENT} silent readers: {each} bytes of kernel memory each, {used} KiB of user memory in all"
+    );
     assert!(
         each <= KERNEL_PER_READER,
         "expected at most {KERNEL_PER_READER} bytes of kernel memory each, got {each}"
