@@ -124,8 +124,9 @@ mod tests {
         let bytes = stream();
         let from_second_group = &bytes[GROUP..10 * GROUP];
         assert_eq!(satisfied_after(from_second_group, 500), None);
+        // The first picture at or after 100 ms, on its grid of 40 ms and 5 ms a group: the 24th group.
         let next_key = satisfied_after(&bytes[GROUP..], 1).unwrap();
-        assert_eq!(next_key, 19 * GROUP + 4 * PACKET);
+        assert_eq!(next_key, 23 * GROUP + 4 * PACKET);
     }
 
     #[test]

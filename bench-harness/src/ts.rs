@@ -1,8 +1,9 @@
 //! An endless, valid MPEG transport stream (ISO/IEC 13818-1) around the stamps.
 //!
-//! One program: H.264 on PID 0x100 (also the PCR), the stamps as private data on PID 0x102. Each frame is the same grey
-//! picture of 16×16 pixels, which decodes, and a filler NAL unit that brings it to the asked rate. A random-access
-//! packet (RAI, PCR, a PES header with PTS) opens each group of pictures, right behind PAT and PMT.
+//! One program: H.264 on PID 0x100 (also the PCR), the stamps as private data on PID 0x102. A picture is 16×16 grey
+//! pixels, which decode, and a filler NAL unit that brings it to the asked rate. A group of pictures opens with a
+//! random-access packet (RAI, PCR, a PES header with PTS), right behind PAT and PMT: parameter sets and an IDR picture.
+//! All others are P pictures, each of which repeats the one before: who joins in their midst has nothing to show.
 //!
 //! A group is seven packets, 1,316 bytes: `[stamp][PAT][PMT][video…]` where tables are due, else `[stamp][video…]`.
 
@@ -28,11 +29,13 @@ const TABLES_US: u64 = 100_000;
 /// PTS and PCR start here (90 kHz), so that the decoding time is never below zero.
 const START_90K: u64 = 90_000;
 
-/// Access unit delimiter, sequence and picture parameter sets (baseline, 16×16, 25 frames/s).
-const FRAME_HEAD: [u8; 39] = [
-    0, 0, 0, 1, 0x09, 0xf0, // delimiter
-    0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x0a, 0xdd, 0xec, 0x04, 0x40, 0, 0, 0x03, 0, 0x40, 0, 0, 0x0c, 0x83, 0xc4,
-    0x89, 0xe0, // sequence
+/// Access unit delimiter (ITU-T H.264, 7.3.2.4): any kind of picture follows.
+const DELIMITER: [u8; 6] = [0, 0, 0, 1, 0x09, 0xf0];
+/// Sequence and picture parameter sets: baseline, 16×16, 25 frames/s, one reference picture, output in decoding order
+/// (`pic_order_cnt_type` 2), `frame_num` of 4 bits, CAVLC, the deblocking filter under the slice's control.
+const SETS: [u8; 35] = [
+    0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x0a, 0xda, 0x7b, 0x01, 0x10, 0, 0, 0x03, 0, 0x10, 0, 0, 0x03, 0x03, 0x20,
+    0xf1, 0x22, 0x6a, 0x20, // sequence
     0, 0, 0, 1, 0x68, 0xce, 0x0f, 0x2c, 0x80, // picture
 ];
 /// One grey IDR picture; two kinds, because neighbours must differ in their `idr_pic_id`.
@@ -44,6 +47,13 @@ const GREY: [[u8; 14]; 2] = [
         0, 0, 1, 0x65, 0x88, 0x82, 0x01, 0x1f, 0x26, 0x28, 0, 0x08, 0x09, 0xe0,
     ],
 ];
+/// A P picture whose one macroblock is skipped, with `frame_num` 0: a reference itself, so that the next can follow it.
+///
+/// H.264, 7.3.3: `first_mb` 1, `slice_type` P 1, parameter set 1, `frame_num` 0000, no override 0, no reordering 0,
+/// sliding window 0, `qp_delta` 1, no deblocking 010, `mb_skip_run` of one 010, stop bit 1.
+const SKIPPED: [u8; 7] = [0, 0, 1, 0x41, 0b1110_0000, 0b0010_1001, 0b0100_0000];
+/// Where `frame_num` stands in [`SKIPPED`]: one bit from the end of this byte.
+const FRAME_NUM_AT: usize = 4;
 /// A filler data NAL unit, endless: the bytes up to the next frame are 0xff.
 const FILLER: [u8; 5] = [0, 0, 0, 1, 0x0c];
 
@@ -51,7 +61,10 @@ const FILLER: [u8; 5] = [0, 0, 0, 1, 0x0c];
 pub struct Mux {
     stream: u32,
     seq: u64,
-    frames: usize,
+    /// Groups of pictures begun.
+    gops: usize,
+    /// Pictures since the last IDR picture, modulo 16.
+    frame_num: u8,
     gop_us: u64,
     next_frame: u64,
     next_gop: u64,
@@ -80,12 +93,13 @@ impl Lane {
 }
 
 impl Mux {
-    /// A stream with the id `stream` and a random-access point every `gop_us` µs.
+    /// A stream with the id `stream` and a random-access point at the first picture after every `gop_us` µs.
     pub fn new(stream: u32, gop_us: u64) -> Mux {
         Mux {
             stream,
             seq: 0,
-            frames: 0,
+            gops: 0,
+            frame_num: 0,
             gop_us,
             next_frame: 0,
             next_gop: 0,
@@ -102,14 +116,15 @@ impl Mux {
         let mut next = || packets.next().unwrap_or_default();
         self.stamp_packet(next());
         let mut left = PACKETS - 1;
-        let key = at_us >= self.next_gop;
+        let frame = at_us >= self.next_frame;
+        let key = frame && at_us >= self.next_gop;
         if key || at_us >= self.next_tables {
             self.tables(next(), Lane::Pat, &pat());
             self.tables(next(), Lane::Pmt, &pmt());
             self.next_tables = at_us + TABLES_US;
             left -= 2;
         }
-        if key || at_us >= self.next_frame {
+        if frame {
             self.frame_start(next(), at_us, key);
             left -= 1;
         }
@@ -158,16 +173,36 @@ impl Mux {
         packet[5] = 0x10 | u8::from(key) << 6;
         packet[6..12].copy_from_slice(&pcr(clock));
         packet[12..21].copy_from_slice(&[0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5]);
-        packet[21..26].copy_from_slice(&pts(clock + START_90K / 10));
-        packet[26..65].copy_from_slice(&FRAME_HEAD);
-        packet[65..79].copy_from_slice(&GREY[self.frames % 2]);
-        packet[79..84].copy_from_slice(&FILLER);
-        self.frames += 1;
+        // On the frames' own grid, wherever in its 40 ms the group fell: encoders do not tremble either.
+        let shown = START_90K + at_us / FRAME_US * FRAME_US * 9 / 100 + START_90K / 10;
+        packet[21..26].copy_from_slice(&pts(shown));
+        let mut at = 26;
+        let mut put = |bytes: &[u8]| {
+            packet[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&DELIMITER);
+        if key {
+            self.frame_num = 0;
+            self.gops += 1;
+            put(&SETS);
+            put(&GREY[self.gops % 2]);
+        } else {
+            self.frame_num = (self.frame_num + 1) % 16;
+            put(&skipped(self.frame_num));
+        }
+        put(&FILLER);
         self.next_frame = (at_us / FRAME_US + 1) * FRAME_US;
         if key {
             self.next_gop = (at_us / self.gop_us + 1) * self.gop_us;
         }
     }
+}
+
+fn skipped(frame_num: u8) -> [u8; 7] {
+    let mut picture = SKIPPED;
+    picture[FRAME_NUM_AT] |= frame_num << 1;
+    picture
 }
 
 /// 33 bits of 90 kHz, 6 reserved bits, extension 0.
@@ -271,6 +306,37 @@ mod tests {
                 [0, PMT_PID, VIDEO_PID]
             );
         }
+    }
+
+    /// The kinds of the NAL units in the packets that begin a picture.
+    fn pictures(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let starts = bytes
+            .chunks(PACKET)
+            .filter(|p| pid(p) == VIDEO_PID && p[1] & 0x40 != 0);
+        let units = |p: &[u8]| {
+            p.windows(4)
+                .filter(|w| w[..3] == [0, 0, 1] && w[3] != 0xe0)
+                .map(|w| w[3] & 0x1f)
+                .collect()
+        };
+        starts.map(units).collect()
+    }
+
+    #[test]
+    fn only_a_group_of_pictures_begins_with_an_idr_picture_and_its_sets() {
+        let (key, other) = (vec![9, 7, 8, 5, 12], vec![9, 1, 12]);
+        let mut gop = vec![other; 5];
+        gop[0] = key;
+        assert_eq!(pictures(&two_gops()), [gop.clone(), gop].concat());
+    }
+
+    #[test]
+    fn each_p_picture_has_the_next_frame_number() {
+        let bits = |n| skipped(n)[4];
+        assert_eq!(
+            (bits(0), bits(1), bits(15)),
+            (0b1110_0000, 0b1110_0010, 0b1111_1110)
+        );
     }
 
     #[test]
