@@ -1,7 +1,7 @@
 //! The command line: what can be asked, with examples, and the way from there to the work.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,13 +13,17 @@ use crate::events::Teller;
 use crate::http::{Method, Url};
 use crate::measure::Load;
 use crate::procfs::{Machine, raise_file_limit};
-use crate::servers::Kind;
+use crate::servers::{Kind, Target};
 use crate::source::Kind as Stream;
 use crate::stop::Stop;
-use crate::{compare, crowd, floor_server, join, launch, progress, source};
+use crate::{compare, crowd, floor_server, join, launch, progress, sink, source};
+
+mod loads;
 
 /// Most listeners one address of loopback can have: the ephemeral ports.
 const COUNT_MAX: u32 = 28_000;
+/// Most listeners of a measured server: several processes, each from an address of its own.
+const CROWD_MAX: u32 = 200_000;
 /// Longest measurement, in seconds.
 const SECONDS_MAX: u64 = 86_400;
 /// Files a crowd needs beyond its sockets.
@@ -53,8 +57,16 @@ enum Command {
     Floor(FloorArgs),
     Compare(CompareArgs),
     Join(JoinArgs),
+    Fanout(loads::FanoutArgs),
+    Latency(loads::LatencyArgs),
+    Churn(loads::ChurnArgs),
+    Soak(loads::SoakArgs),
+    Capacity(loads::CapacityArgs),
+    Sink(SinkArgs),
     #[command(hide = true)]
     FloorServer(FloorServerArgs),
+    #[command(hide = true)]
+    Churners(loads::ChurnersArgs),
     #[command(hide = true)]
     Launch(LaunchArgs),
 }
@@ -133,6 +145,12 @@ struct ListenersArgs {
     /// Stay on this processor
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
+    /// Connect from this address of this machine
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// The window does not open before this moment, ms since the Unix epoch
+    #[arg(long, hide = true, default_value_t = 0)]
+    not_before_ms: u64,
     /// Exit 1 unless everybody was served to the end and nothing was lost, repeated or changed
     #[arg(long)]
     strict: bool,
@@ -153,7 +171,7 @@ struct LoadArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Time between two sends to a listener: of the floor, and as --max-batch-delay of the relay
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=5000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=5000))]
     interval_ms: u64,
     /// Time between the last connection and the window
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600))]
@@ -167,6 +185,9 @@ struct LoadArgs {
     /// So many of the listeners never read
     #[arg(long, value_name = "K", default_value_t = 0)]
     stall: u32,
+    /// Worker threads of the relay; with more than one it may use all processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
     /// Processor of the server [default: 0 where there are two]
     #[arg(long, value_name = "N")]
     cpu_server: Option<usize>,
@@ -199,13 +220,14 @@ struct FloorArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:
   bench-harness compare --against floor,icecast2 --listeners 1000 --kbps 2000 --seconds 10 --json out.json
-  bench-harness compare --against floor,mio --listeners 500 --seconds 5 --runs 3")]
+  bench-harness compare --against floor,mio --listeners 500 --seconds 5 --runs 3
+  bench-harness compare --server srs=http://127.0.0.1:8080/live/a.ts --pid 4711 --kbps 2000 --seconds 10")]
 struct CompareArgs {
     /// Whom to measure beside the relay
     #[arg(long, value_enum, value_delimiter = ',', default_value = "floor,icecast2")]
     against: Vec<Rival>,
     /// Listeners of each server
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
     listeners: u32,
     /// Repeat everything so often, and print medians
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -216,6 +238,8 @@ struct CompareArgs {
     /// Leave the relay out
     #[arg(long, conflicts_with = "relay")]
     skip_relay: bool,
+    #[command(flatten)]
+    running: loads::RunningArgs,
     #[command(flatten)]
     load: LoadArgs,
 }
@@ -252,6 +276,32 @@ struct JoinArgs {
     /// Send nobody more after this many seconds
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     limit: u64,
+    /// Write the result as JSON to this file
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+/// What the kernel asks for a send, without any server: the floor under all of them
+///
+/// UDP and multicast go into an `ifb` device in a network namespace of this process (needs root; nothing is left
+/// behind); TCP goes over loopback, for want of a safe way into the sink.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bench-harness sink udp
+  bench-harness sink udp --peers 512
+  bench-harness sink multicast --round-ms 500")]
+struct SinkArgs {
+    /// What to send
+    way: sink::Way,
+    /// Peers, where there are many
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    peers: u32,
+    /// CPU time of each round of each row, in ms
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    round_ms: u64,
+    /// Stay on this processor
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
     /// Write the result as JSON to this file
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -303,6 +353,13 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Floor(args) => run_floor(args, &stop),
         Command::Compare(args) => run_compare(args, &stop),
         Command::Join(args) => run_join(args, &stop),
+        Command::Fanout(args) => loads::fanout(args, &stop),
+        Command::Latency(args) => loads::latency(args, &stop),
+        Command::Churn(args) => loads::churn(args, &stop),
+        Command::Soak(args) => loads::soak(args, &stop),
+        Command::Capacity(args) => loads::capacity(args, &stop),
+        Command::Sink(args) => run_sink(args, &stop),
+        Command::Churners(args) => loads::churners(args, &stop),
         Command::FloorServer(args) => {
             raise_file_limit();
             floor_server::run(args.listen, Duration::from_millis(args.interval_ms), &stop)
@@ -354,6 +411,8 @@ fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
     let plan = crowd::Plan {
         url: args.url,
         count: args.count as usize,
+        from: args.from,
+        not_before_ms: args.not_before_ms,
         ramp: args.ramp,
         sample: args.latency_sample as usize,
         stall: args.stall as usize,
@@ -400,7 +459,7 @@ fn check_files(count: u32) -> Result<(), Error> {
 
 impl LoadArgs {
     fn load(&self, listeners: u32) -> Result<Load, Error> {
-        check_files(listeners)?;
+        raise_file_limit();
         check_stall(self.stall, listeners)?;
         let cores = Machine::look().cores;
         let default = |cpu| (cores > 1).then_some(cpu);
@@ -413,7 +472,9 @@ impl LoadArgs {
             ramp: self.ramp,
             sample: self.latency_sample as usize,
             stall: self.stall as usize,
-            cpu_server: self.cpu_server.or(default(0)),
+            churn: 0,
+            workers: self.workers.into(),
+            cpu_server: self.cpu_server.or(default(0).filter(|_| self.workers == 1)),
             cpu_crowd: self.cpu_crowd.or(default(1)),
         };
         let missing = [load.cpu_server, load.cpu_crowd]
@@ -433,7 +494,7 @@ fn run_floor(args: FloorArgs, stop: &Stop) -> Result<(), Error> {
     let load = args.load.load(args.count)?;
     measure(
         compare::Plan {
-            kinds: vec![Kind::Floor],
+            targets: vec![Target::Ours(Kind::Floor)],
             runs: 1,
             relay: None,
             load,
@@ -448,11 +509,12 @@ fn run_compare(args: CompareArgs, stop: &Stop) -> Result<(), Error> {
     if let Some(path) = args.relay.as_ref().filter(|path| !path.is_file()) {
         return Err(Error::Usage(format!("--relay: there is no {}", path.display())));
     }
-    let kinds = kinds(&args.against, args.skip_relay);
-    let relay = args.relay.or_else(compare::relay_beside_us);
+    let mut targets = targets(&args.against, args.skip_relay);
+    targets.extend(args.running.target()?);
+    let relay = args.relay.or_else(|| compare::beside_us("relay"));
     measure(
         compare::Plan {
-            kinds,
+            targets,
             runs: args.runs,
             relay,
             load,
@@ -463,7 +525,7 @@ fn run_compare(args: CompareArgs, stop: &Stop) -> Result<(), Error> {
 }
 
 /// The floor first, for the ratios; then the relay and who else was asked for.
-fn kinds(against: &[Rival], skip_relay: bool) -> Vec<Kind> {
+fn targets(against: &[Rival], skip_relay: bool) -> Vec<Target> {
     let asked = |rival| against.contains(&rival);
     let rows = [
         (Kind::Floor, asked(Rival::Floor)),
@@ -473,12 +535,12 @@ fn kinds(against: &[Rival], skip_relay: bool) -> Vec<Kind> {
     ];
     rows.into_iter()
         .filter(|(_, wanted)| *wanted)
-        .map(|(kind, _)| kind)
+        .map(|(kind, _)| Target::Ours(kind))
         .collect()
 }
 
 fn measure(plan: compare::Plan, json: Option<PathBuf>, stop: &Stop) -> Result<(), Error> {
-    let bar = progress::steps(u64::from(plan.runs) * plan.kinds.len() as u64);
+    let bar = progress::steps(u64::from(plan.runs) * plan.targets.len() as u64);
     let comparison = compare::run(&plan, &bar, stop)?;
     bar.finish_and_clear();
     println!("{}", comparison.text());
@@ -507,6 +569,19 @@ fn run_join(args: JoinArgs, stop: &Stop) -> Result<(), Error> {
     }
 }
 
+fn run_sink(args: SinkArgs, stop: &Stop) -> Result<(), Error> {
+    raise_file_limit();
+    args.cpu.map_or(Ok(()), launch::pin)?;
+    let plan = sink::Plan {
+        way: args.way,
+        peers: args.peers as usize,
+        round: Duration::from_millis(args.round_ms),
+    };
+    let report = sink::run(&plan, stop)?;
+    println!("{report}");
+    write_json(args.json.as_deref(), &report)
+}
+
 fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<(), Error> {
     let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from);
@@ -532,8 +607,9 @@ mod tests {
 
     #[test]
     fn the_floor_is_measured_first() {
-        let all = kinds(&[Rival::Icecast2, Rival::Mio, Rival::Floor], false);
-        assert_eq!(all, [Kind::Floor, Kind::Relay, Kind::RelayMio, Kind::Icecast]);
-        assert_eq!(kinds(&[Rival::Icecast2], true), [Kind::Icecast]);
+        let all = targets(&[Rival::Icecast2, Rival::Mio, Rival::Floor], false);
+        let order = [Kind::Floor, Kind::Relay, Kind::RelayMio, Kind::Icecast];
+        assert_eq!(all, order.map(Target::Ours));
+        assert_eq!(targets(&[Rival::Icecast2], true), [Target::Ours(Kind::Icecast)]);
     }
 }

@@ -10,13 +10,13 @@ use crate::error::{Doing, Error};
 use crate::launch::pin;
 use crate::measure::{self, Load, Row};
 use crate::procfs::Machine;
-use crate::servers::{Kind, Setup};
+use crate::servers::{Setup, Target};
 use crate::stop::Stop;
 use crate::table;
 
 /// What to compare.
 pub(crate) struct Plan {
-    pub(crate) kinds: Vec<Kind>,
+    pub(crate) targets: Vec<Target>,
     pub(crate) runs: u32,
     pub(crate) relay: Option<PathBuf>,
     pub(crate) load: Load,
@@ -25,11 +25,11 @@ pub(crate) struct Plan {
 /// Everything measured; the JSON that is written.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
-    machine: Machine,
-    load: Load,
-    runs: Vec<Vec<Row>>,
-    medians: Vec<Row>,
-    caveats: Vec<String>,
+    pub(crate) machine: Machine,
+    pub(crate) load: Load,
+    pub(crate) runs: Vec<Vec<Row>>,
+    pub(crate) medians: Vec<Row>,
+    pub(crate) caveats: Vec<String>,
 }
 
 /// Measures each server in each run.
@@ -44,10 +44,12 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Compari
     let setup = Setup {
         directory: directory.path(),
         relay: plan.relay.clone(),
-        listeners: load.listeners,
+        // Those who come and go stay half a second each; a busy server lets go of them a little later.
+        listeners: load.listeners + 2 * load.churn as usize,
         kbps: load.kbps,
         interval: Duration::from_millis(load.interval_ms),
         cpu: load.cpu_server,
+        workers: load.workers,
     };
     let mut runs = Vec::new();
     for _ in 0..plan.runs {
@@ -66,9 +68,9 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Compari
 
 fn one_run(plan: &Plan, setup: &Setup<'_>, bar: &ProgressBar, stop: &Stop) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for kind in &plan.kinds {
-        bar.set_message(kind.name());
-        rows.push(measure::row(*kind, setup, &plan.load, stop)?);
+    for target in &plan.targets {
+        bar.set_message(target.name().to_owned());
+        rows.push(measure::row(target, setup, &plan.load, stop)?);
         bar.inc(1);
     }
     table::relate(&mut rows);
@@ -100,10 +102,10 @@ impl Comparison {
     }
 }
 
-/// The relay beside our own binary, as cargo puts it.
-pub(crate) fn relay_beside_us() -> Option<PathBuf> {
+/// A program beside our own binary, as cargo puts it.
+pub(crate) fn beside_us(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
     own.parent()
-        .map(|folder| folder.join("relay"))
+        .map(|folder| folder.join(name))
         .filter(|path: &PathBuf| Path::exists(path))
 }

@@ -4,7 +4,7 @@
 //! sample reads everything and checks the stamps. Some, when asked, never read at all.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ const LATENCY_MAX_US: u64 = 600_000_000;
 pub(crate) struct Plan {
     pub(crate) url: Url,
     pub(crate) count: usize,
+    /// Connect from this address: each has ephemeral ports of its own.
+    pub(crate) from: Option<IpAddr>,
     /// Connections opened per second.
     pub(crate) ramp: u32,
     /// The first this many listeners read and check the stamps.
@@ -49,6 +51,8 @@ pub(crate) struct Plan {
     /// The last this many listeners never read.
     pub(crate) stall: usize,
     pub(crate) warm_up: Duration,
+    /// The window does not open before this moment, ms since the Unix epoch: several crowds open theirs together.
+    pub(crate) not_before_ms: u64,
     pub(crate) window: Duration,
 }
 
@@ -71,6 +75,8 @@ struct Listener {
     socket: TcpStream,
     state: State,
     ear: Ear,
+    /// Body bytes that the server promised and has not sent yet.
+    promised: Option<u64>,
     /// In the window.
     bytes: u64,
     last: Duration,
@@ -82,6 +88,8 @@ enum Over {
     Refused(String),
     Rejected(u16),
     Closed,
+    /// The body is not as long as the head said.
+    Lied(String),
     Error(String),
 }
 
@@ -115,7 +123,8 @@ pub(crate) fn run(
         served: crowd.tally.served,
     });
     let ramped = crowd.now;
-    crowd.until(crowd.now + plan.warm_up, stop, &mut tick)?;
+    let together = Duration::from_millis(plan.not_before_ms.saturating_sub(wall_us() / 1000));
+    crowd.until(crowd.now + plan.warm_up.max(together), stop, &mut tick)?;
     crowd.open_window();
     teller.tell(&Event::Start);
     let (from, cpu) = (crowd.now, cpu_seconds());
@@ -130,12 +139,14 @@ pub(crate) fn run(
 }
 
 /// One that never reads gets the smallest receive buffer, so that the memory it costs is the server's.
-fn connect(address: SocketAddr, stalls: bool) -> std::io::Result<TcpStream> {
-    if !stalls {
-        return TcpStream::connect(address);
-    }
+fn connect(address: SocketAddr, from: Option<IpAddr>, stalls: bool) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
-    socket.set_recv_buffer_size(STALLED_BUFFER)?;
+    if stalls {
+        socket.set_recv_buffer_size(STALLED_BUFFER)?;
+    }
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
@@ -195,12 +206,13 @@ impl<'a> Crowd<'a> {
             _ => Ear::Count,
         };
         let token = Token(self.listeners.len());
-        let opened = connect(self.address, matches!(ear, Ear::Stall)).and_then(|mut socket| {
-            self.poll
-                .registry()
-                .register(&mut socket, token, Interest::WRITABLE)?;
-            Ok(socket)
-        });
+        let opened =
+            connect(self.address, self.plan.from, matches!(ear, Ear::Stall)).and_then(|mut socket| {
+                self.poll
+                    .registry()
+                    .register(&mut socket, token, Interest::WRITABLE)?;
+                Ok(socket)
+            });
         match opened {
             Ok(socket) => {
                 self.unsettled += 1;
@@ -209,6 +221,7 @@ impl<'a> Crowd<'a> {
                     socket,
                     state,
                     ear,
+                    promised: None,
                     bytes: 0,
                     last,
                     longest_gap: Duration::ZERO,
@@ -372,8 +385,11 @@ impl Listener {
                 Progress::Done {
                     status: 200..300,
                     used,
+                    length,
                 } => {
                     self.state = State::Body;
+                    self.promised = length;
+                    self.count_down(got - used)?;
                     self.heard(&buffer[used..got], got - used, view);
                     return self.read_body(token, read_closed, view);
                 }
@@ -390,8 +406,9 @@ impl Listener {
         };
         for _ in 0..RECV_TURNS {
             match recv(self.socket.as_raw_fd(), view.junk, flags) {
-                Ok(0) => return Err(Over::Closed),
+                Ok(0) => return Err(self.end()),
                 Ok(got) => {
+                    self.count_down(got)?;
                     self.heard_junk(got, view);
                     // A short read empties the socket, but only a read of nothing tells of the end behind it.
                     if got < view.junk.len() && !read_closed {
@@ -407,6 +424,26 @@ impl Listener {
             .registry
             .reregister(&mut self.socket, token, Interest::READABLE);
         again.map_err(|error| Over::Error(error.to_string()))
+    }
+
+    /// More than was promised is a lie.
+    fn count_down(&mut self, got: usize) -> Result<(), Over> {
+        let Some(left) = &mut self.promised else {
+            return Ok(());
+        };
+        let got = got as u64;
+        *left = left
+            .checked_sub(got)
+            .ok_or_else(|| Over::Lied(format!("{} bytes more than its Content-Length", got - *left)))?;
+        Ok(())
+    }
+
+    /// The server has closed: as it said, or too early.
+    fn end(&self) -> Over {
+        match self.promised {
+            Some(left) if left > 0 => Over::Lied(format!("closed {left} bytes before its Content-Length")),
+            _ => Over::Closed,
+        }
     }
 
     fn heard_junk(&mut self, got: usize, view: &mut View<'_>) {
@@ -465,6 +502,10 @@ impl Tally {
             Over::Closed => {
                 self.closed += 1;
                 return;
+            }
+            Over::Lied(why) => {
+                self.lied += 1;
+                why.clone()
             }
             Over::Error(why) => {
                 self.errors += 1;

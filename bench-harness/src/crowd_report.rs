@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) rejected: usize,
     /// Served, then closed or reset by the server.
     pub(crate) closed: usize,
+    /// Served a body longer or shorter than its head promised.
+    pub(crate) lied: usize,
     /// Not HTTP, or an error before the response was complete.
     pub(crate) errors: usize,
     /// Still without a response when the crowd had waited long enough.
@@ -32,6 +34,22 @@ pub(crate) struct Tally {
     pub(crate) first_error: Option<String>,
     /// What the checking listeners saw, added up.
     pub(crate) seen: Seen,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.served += other.served;
+        self.refused += other.refused;
+        self.rejected += other.rejected;
+        self.closed += other.closed;
+        self.lied += other.lied;
+        self.errors += other.errors;
+        self.timed_out += other.timed_out;
+        self.not_opened += other.not_opened;
+        self.stalled_closed += other.stalled_closed;
+        self.first_error = self.first_error.take().or(other.first_error);
+        self.seen.add(&other.seen);
+    }
 }
 
 /// Delivery latency in milliseconds: group due at the source → read by a listener. Within the window.
@@ -120,10 +138,38 @@ impl Report {
         }
     }
 
+    /// Two crowds as one. Percentiles of gaps are the worse of both; the median and the latencies are the larger's and
+    /// the checking one's.
+    pub(crate) fn and(mut self, other: Report) -> Report {
+        if other.latency_ms.samples > self.latency_ms.samples {
+            self.latency_ms = other.latency_ms;
+        }
+        if other.asked > self.asked {
+            self.bytes_median = other.bytes_median;
+        }
+        self.tally.add(other.tally);
+        self.asked += other.asked;
+        self.stalled += other.stalled;
+        self.sampled += other.sampled;
+        self.silent += other.silent;
+        self.seconds = self.seconds.max(other.seconds);
+        self.ramp_seconds = self.ramp_seconds.max(other.ramp_seconds);
+        self.bytes += other.bytes;
+        self.gbit_per_s += other.gbit_per_s;
+        self.bytes_min = self.bytes_min.min(other.bytes_min);
+        self.bytes_max = self.bytes_max.max(other.bytes_max);
+        self.gap_ms_max = self.gap_ms_max.max(other.gap_ms_max);
+        self.gap_ms_p99 = self.gap_ms_p99.max(other.gap_ms_p99);
+        self.gap_ms_median = self.gap_ms_median.max(other.gap_ms_median);
+        self.cpu_seconds += other.cpu_seconds;
+        self
+    }
+
     /// Everyone asked was served to the end, with bytes, and nothing was lost, doubled or changed for the sample.
     pub(crate) fn is_clean(&self) -> bool {
         let t = &self.tally;
-        let failed = t.refused + t.rejected + t.closed + t.errors + t.timed_out + t.not_opened + self.silent;
+        let failed =
+            t.refused + t.rejected + t.closed + t.lied + t.errors + t.timed_out + t.not_opened + self.silent;
         failed == 0 && t.seen.is_perfect()
     }
 }
@@ -152,8 +198,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             out,
-            "failed      {} refused, {} rejected, {} closed, {} errors, {} timed out, {} silent",
-            t.refused, t.rejected, t.closed, t.errors, t.timed_out, self.silent
+            "failed      {} refused, {} rejected, {} closed, {} lied, {} errors, {} timed out, {} silent",
+            t.refused, t.rejected, t.closed, t.lied, t.errors, t.timed_out, self.silent
         )?;
         if let Some(error) = &t.first_error {
             writeln!(out, "            first: {error}")?;

@@ -18,6 +18,8 @@ pub(crate) enum Event {
     End,
     /// A crowd's result.
     Crowd { report: Box<crate::crowd::Report> },
+    /// The result of those who come and go.
+    Churn { report: Box<crate::churn::Report> },
     /// A source's result.
     Source { report: crate::source::Report },
 }

@@ -113,8 +113,12 @@ pub(crate) enum Method {
 pub(crate) enum Progress {
     /// The head is not complete.
     More,
-    /// Complete: its status, and how many of the bytes just given belonged to it.
-    Done { status: u16, used: usize },
+    /// Complete: its status, how many of the bytes just given belonged to it, and the length of the body, if promised.
+    Done {
+        status: u16,
+        used: usize,
+        length: Option<u64>,
+    },
     /// Not a response head.
     Bad(String),
 }
@@ -153,9 +157,15 @@ impl Head {
         if header(&head, "transfer-encoding").is_some() {
             return Progress::Bad("chunked body in answer to an HTTP/1.0 request".into());
         }
+        let length = match header(&head, "content-length").map(str::parse) {
+            None => None,
+            Some(Ok(length)) => Some(length),
+            Some(Err(_)) => return Progress::Bad("a Content-Length that is no number".into()),
+        };
         Progress::Done {
             status,
             used: end - before,
+            length,
         }
     }
 }
@@ -208,7 +218,8 @@ mod tests {
             let (first, second) = whole.split_at(cut);
             assert_eq!(head.feed(first), Progress::More);
             let used = whole.len() - 4 - cut;
-            assert_eq!(head.feed(second), Progress::Done { status: 200, used });
+            let (status, length) = (200, None);
+            assert_eq!(head.feed(second), Progress::Done { status, used, length });
         }
     }
 
@@ -218,6 +229,7 @@ mod tests {
         assert!(bad(b"SSH-2.0-x\r\n\r\n"));
         assert!(bad(b"HTTP/1.1 abc\r\n\r\n"));
         assert!(bad(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        assert!(bad(b"HTTP/1.1 200 OK\r\nContent-Length: long\r\n\r\n"));
         assert!(bad(&[b'x'; HEAD_MAX + 1]));
     }
 }

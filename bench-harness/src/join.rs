@@ -153,6 +153,7 @@ fn body<'a>(head: &mut Option<Head>, bytes: &'a [u8]) -> Result<&'a [u8], String
         Progress::Done {
             status: 200..300,
             used,
+            ..
         } => {
             *head = None;
             Ok(&bytes[used..])

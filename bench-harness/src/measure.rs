@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::churn;
 use crate::crowd::Report;
+use crate::crowds;
 use crate::error::Error;
 use crate::events::Event;
 use crate::launch::{Guard, Launch};
 use crate::procfs;
-use crate::servers::{Kind, PASSWORD_ENV, Server, Setup, USER, explain};
+use crate::servers::{PASSWORD_ENV, Server, Setup, Target, USER, explain};
 use crate::stop::Stop;
 
 /// The source runs alone for this long, so that the server has something to give.
@@ -24,6 +26,9 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const MARGIN: Duration = Duration::from_secs(30);
 /// Time between two looks at the kernel's memory; no multiple of a usual batching interval, so that all its phases are seen.
 const LOOK: Duration = Duration::from_millis(23);
+
+/// Time between two samples of what the server holds.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// What is thrown at a server.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -37,6 +42,10 @@ pub(crate) struct Load {
     pub(crate) sample: usize,
     /// So many of the listeners never read.
     pub(crate) stall: usize,
+    /// Newcomers per second during the window, beside the crowd; each stays a moment.
+    pub(crate) churn: u32,
+    /// Worker threads of the relay.
+    pub(crate) workers: usize,
     pub(crate) cpu_server: Option<usize>,
     pub(crate) cpu_crowd: Option<usize>,
 }
@@ -54,12 +63,15 @@ pub(crate) struct Numbers {
     /// Delivered over what the listeners should have had.
     pub(crate) delivered_ratio: f64,
     pub(crate) rss_kib: f64,
+    /// Open files of the server at the end of the window.
+    pub(crate) files: f64,
     pub(crate) rss_kib_per_listener: f64,
     /// Kernel memory of all TCP sockets, both ends, above what it was before the crowd; the most that was seen.
     pub(crate) socket_kib: f64,
     pub(crate) socket_kib_per_listener: f64,
     pub(crate) latency_p50_ms: f64,
     pub(crate) latency_p99_ms: f64,
+    pub(crate) latency_p999_ms: f64,
     pub(crate) latency_max_ms: f64,
     pub(crate) gap_max_ms: f64,
     pub(crate) bytes_min_to_max: f64,
@@ -69,115 +81,192 @@ pub(crate) struct Numbers {
     pub(crate) faults: f64,
 }
 
+/// What the server held at one moment of the window.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Sample {
+    /// Since the window opened.
+    pub(crate) seconds: f64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) rss_kib: u64,
+    pub(crate) files: u64,
+    /// All TCP sockets of the machine.
+    pub(crate) socket_kib: u64,
+}
+
 /// A server's row in one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
-    pub(crate) server: &'static str,
+    pub(crate) server: String,
     /// Why there are no numbers.
     pub(crate) error: Option<String>,
     pub(crate) numbers: Option<Numbers>,
     pub(crate) crowd: Option<Report>,
+    pub(crate) churn: Option<churn::Report>,
+    /// About one each second of the window.
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// Measures one server; a failure of the server becomes the row's error, an interruption is ours.
-pub(crate) fn row(kind: Kind, setup: &Setup<'_>, load: &Load, stop: &Stop) -> Result<Row, Error> {
-    let server = kind.name();
-    match attempt(kind, setup, load, stop) {
-        Ok((numbers, crowd)) => Ok(Row {
-            server,
-            error: None,
-            numbers: Some(numbers),
-            crowd: Some(crowd),
-        }),
+pub(crate) fn row(target: &Target, setup: &Setup<'_>, load: &Load, stop: &Stop) -> Result<Row, Error> {
+    match attempt(target, setup, load, stop) {
+        Ok(row) => Ok(row),
         Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(_) if stop.asked() => Err(Error::Interrupted),
         Err(error) => Ok(Row {
-            server,
+            server: target.name().to_owned(),
             error: Some(error.to_string()),
             numbers: None,
             crowd: None,
+            churn: None,
+            samples: Vec::new(),
         }),
     }
 }
 
-fn attempt(kind: Kind, setup: &Setup<'_>, load: &Load, stop: &Stop) -> Result<(Numbers, Report), Error> {
-    let mut server = setup.start(kind, stop)?;
-    let outcome = with_source(&mut server, setup.directory, load, stop);
-    outcome.map_err(|error| explain(error, &server.log))
+fn attempt(target: &Target, setup: &Setup<'_>, load: &Load, stop: &Stop) -> Result<Row, Error> {
+    let mut server = setup.open(target, stop)?;
+    server.must_run()?;
+    let mut outcome = with_source(&mut server, setup.directory, load, stop);
+    if let Ok(row) = &mut outcome {
+        row.server = target.name().to_owned();
+    }
+    outcome.map_err(|error| server.explain(error))
 }
 
-fn with_source(
-    server: &mut Server,
-    directory: &Path,
-    load: &Load,
-    stop: &Stop,
-) -> Result<(Numbers, Report), Error> {
-    let source = Launch::own("source")?
-        .arg(server.url.to_string())
-        .flag("--kbps", load.kbps)
-        .flag("--seconds", load.seconds + load.warm_up_seconds + 300)
-        .flag("--user", USER)
-        .flag("--password-env", PASSWORD_ENV)
-        .arg("--events")
-        .env(PASSWORD_ENV, &server.password)
-        .cpu(load.cpu_crowd);
-    let mut source = Heard::start(source, "source", directory)?;
-    source.expect(MARGIN, stop, |event| {
-        matches!(event, Some(Event::Publishing)).then_some(())
-    })?;
-    pause(HEAD_START, stop)?;
+fn with_source(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -> Result<Row, Error> {
+    if !server.publish {
+        return with_crowd(server, directory, load, stop);
+    }
+    let seconds = load.seconds + load.warm_up_seconds + 300;
+    let mut source = publish(server, directory, (load.kbps, seconds), load.cpu_crowd, stop)?;
     let measured = with_crowd(server, directory, load, stop)?;
     source.guard.must_run()?;
     Ok(measured)
 }
 
-fn with_crowd(
-    server: &mut Server,
+/// Starts a source of so many kb/s and seconds, and gives it a moment.
+pub(crate) fn publish(
+    server: &Server,
     directory: &Path,
-    load: &Load,
+    (kbps, seconds): (u32, u64),
+    cpu: Option<usize>,
     stop: &Stop,
-) -> Result<(Numbers, Report), Error> {
-    let family = procfs::tree(server.guard.pid());
-    let (rss_before, sockets_before) = (procfs::rss_kib(&family), procfs::tcp_memory_kib());
-    let crowd = Launch::own("listeners")?
+) -> Result<Heard, Error> {
+    let source = Launch::own("source")?
         .arg(server.url.to_string())
-        .flag("--count", load.listeners)
-        .flag("--seconds", load.seconds)
-        .flag("--warm-up", load.warm_up_seconds)
-        .flag("--ramp", load.ramp)
-        .flag("--latency-sample", load.sample)
-        .flag("--stall", load.stall)
+        .flag("--kbps", kbps)
+        .flag("--seconds", seconds)
+        .flag("--user", USER)
+        .flag("--password-env", PASSWORD_ENV)
         .arg("--events")
-        .cpu(load.cpu_crowd);
-    let mut crowd = Heard::start(crowd, "listeners", directory)?;
-    let ramp = Duration::from_secs_f64(load.listeners as f64 / f64::from(load.ramp));
-    let before = ramp + Duration::from_secs(load.warm_up_seconds) + MARGIN;
-    crowd.expect(before, stop, |event| {
-        matches!(event, Some(Event::Start)).then_some(())
+        .cpu(cpu);
+    let source = match &server.password {
+        Some(password) => source.env(PASSWORD_ENV, password),
+        None => source,
+    };
+    let mut source = Heard::start(source, "source", directory)?;
+    source.expect(MARGIN, stop, |event| {
+        matches!(event, Some(Event::Publishing)).then_some(())
     })?;
-    let family = procfs::tree(server.guard.pid());
-    let cpu_before = procfs::cpu(&family);
-    let mut sockets = 0;
-    crowd.expect(Duration::from_secs(load.seconds) + MARGIN, stop, |event| {
-        sockets = sockets.max(procfs::tcp_memory_kib());
-        matches!(event, Some(Event::End)).then_some(())
-    })?;
-    let cpu = procfs::cpu(&family).saturating_sub(cpu_before);
-    let rss = procfs::rss_kib(&family);
-    server.guard.must_run()?;
-    let report = crowd.expect(MARGIN, stop, |event| match event {
-        Some(Event::Crowd { report }) => Some(Report::clone(report)),
-        _ => None,
-    })?;
-    let sockets = sockets.saturating_sub(sockets_before);
-    Ok((numbers(load, &report, cpu, rss_before, rss, sockets), report))
+    pause(HEAD_START, stop)?;
+    Ok(source)
 }
 
-fn numbers(load: &Load, crowd: &Report, cpu: Duration, rss_before: u64, rss: u64, sockets: u64) -> Numbers {
-    let (cpu_seconds, gb) = (cpu.as_secs_f64(), crowd.bytes as f64 * 1e-9);
+/// What a server holds, read from outside. Nothing where we have no process to read.
+struct Gauge(Vec<u32>);
+
+impl Gauge {
+    fn of(server: &Server) -> Gauge {
+        Gauge(server.pid.map(procfs::tree).unwrap_or_default())
+    }
+
+    fn read(&self, start: Instant) -> Sample {
+        Sample {
+            seconds: start.elapsed().as_secs_f64(),
+            cpu_seconds: procfs::cpu(&self.0).as_secs_f64(),
+            rss_kib: procfs::rss_kib(&self.0),
+            files: procfs::files(&self.0),
+            socket_kib: procfs::tcp_memory_kib(),
+        }
+    }
+}
+
+fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -> Result<Row, Error> {
+    let before = Gauge::of(server).read(Instant::now());
+    let mut crowds = crowds::start(&server.url, directory, load)?;
+    let ramp = Duration::from_secs_f64(load.listeners as f64 / f64::from(load.ramp));
+    let patience = ramp + Duration::from_secs(load.warm_up_seconds) + MARGIN;
+    crowds[0].expect(patience, stop, |event| {
+        matches!(event, Some(Event::Start)).then_some(())
+    })?;
+    let churners = churners(server, directory, load)?;
+    let (gauge, start) = (Gauge::of(server), Instant::now());
+    let mut samples = vec![gauge.read(start)];
+    let (mut sockets, mut due) = (0, SAMPLE);
+    crowds[0].expect(Duration::from_secs(load.seconds) + MARGIN, stop, |event| {
+        sockets = sockets.max(procfs::tcp_memory_kib());
+        let ended = matches!(event, Some(Event::End));
+        if ended || start.elapsed() >= due {
+            samples.push(gauge.read(start));
+            due += SAMPLE;
+        }
+        ended.then_some(())
+    })?;
+    server.must_run()?;
+    let churn = churners.map(|churners| await_churn(churners, stop)).transpose()?;
+    let report = crowds::join(crowds, MARGIN, stop)?;
+    if report.bytes == 0 && load.stall < load.listeners {
+        let why = report.tally.first_error.clone();
+        let why = why.unwrap_or_else(|| "silence".into());
+        return Err(Error::Failed(format!("nobody got a byte in the window: {why}")));
+    }
+    if report.tally.lied > 0 {
+        let (lied, why) = (
+            report.tally.lied,
+            report.tally.first_error.clone().unwrap_or_default(),
+        );
+        return Err(Error::Failed(format!(
+            "{lied} listeners were given another length than promised: {why}"
+        )));
+    }
+    let numbers = numbers(load, &report, (&before, &samples), sockets);
+    Ok(Row {
+        server: String::new(),
+        error: None,
+        numbers: Some(numbers),
+        crowd: Some(report),
+        churn,
+        samples,
+    })
+}
+
+fn churners(server: &Server, directory: &Path, load: &Load) -> Result<Option<Heard>, Error> {
+    if load.churn == 0 {
+        return Ok(None);
+    }
+    let launch = Launch::own("churners")?
+        .arg(server.url.to_string())
+        .flag("--per-second", load.churn)
+        .flag("--seconds", load.seconds)
+        .cpu(load.cpu_crowd);
+    Heard::start(launch, "churners", directory).map(Some)
+}
+
+fn await_churn(mut churners: Heard, stop: &Stop) -> Result<churn::Report, Error> {
+    churners.expect(MARGIN, stop, |event| match event {
+        Some(Event::Churn { report }) => Some(churn::Report::clone(report)),
+        _ => None,
+    })
+}
+
+fn numbers(load: &Load, crowd: &Report, (before, samples): (&Sample, &[Sample]), sockets: u64) -> Numbers {
+    let first = samples.first().copied().unwrap_or_default();
+    let last = samples.last().copied().unwrap_or_default();
+    let (cpu_seconds, gb) = (last.cpu_seconds - first.cpu_seconds, crowd.bytes as f64 * 1e-9);
     let per_listener = |kib: u64| kib as f64 / load.listeners as f64;
     let wanted = (load.listeners - load.stall) as f64 * f64::from(load.kbps) * 125.0 * crowd.seconds;
-    let t = &crowd.tally;
+    let sockets = sockets.saturating_sub(before.socket_kib);
+    let (t, latency) = (&crowd.tally, &crowd.latency_ms);
     let seen = &t.seen;
     Numbers {
         cpu_seconds,
@@ -187,17 +276,19 @@ fn numbers(load: &Load, crowd: &Report, cpu: Duration, rss_before: u64, rss: u64
         crowd_busy: crowd.cpu_seconds / crowd.seconds.max(1e-9),
         gbit_per_s: crowd.gbit_per_s,
         delivered_ratio: crowd.bytes as f64 / wanted.max(1.0),
-        rss_kib: rss as f64,
-        rss_kib_per_listener: per_listener(rss.saturating_sub(rss_before)),
+        rss_kib: last.rss_kib as f64,
+        files: last.files as f64,
+        rss_kib_per_listener: per_listener(last.rss_kib.saturating_sub(before.rss_kib)),
         socket_kib: sockets as f64,
         socket_kib_per_listener: per_listener(sockets),
-        latency_p50_ms: crowd.latency_ms.p50,
-        latency_p99_ms: crowd.latency_ms.p99,
-        latency_max_ms: crowd.latency_ms.max,
+        latency_p50_ms: latency.p50,
+        latency_p99_ms: latency.p99,
+        latency_p999_ms: latency.p999,
+        latency_max_ms: latency.max,
         gap_max_ms: crowd.gap_ms_max,
         bytes_min_to_max: crowd.bytes_min as f64 / (crowd.bytes_max as f64).max(1.0),
         not_served: crowd.asked.saturating_sub(t.served) as f64,
-        closed: t.closed as f64,
+        closed: (t.closed + t.lied) as f64,
         faults: (seen.missing + seen.repeated + seen.corrupt + seen.breaks) as f64,
     }
 }
@@ -208,15 +299,15 @@ fn pause(time: Duration, stop: &Stop) -> Result<(), Error> {
 }
 
 /// A child of our own kind, and the events it tells.
-struct Heard {
-    guard: Guard,
+pub(crate) struct Heard {
+    pub(crate) guard: Guard,
     events: Receiver<Event>,
     log: std::path::PathBuf,
     name: &'static str,
 }
 
 impl Heard {
-    fn start(launch: Launch, name: &'static str, directory: &Path) -> Result<Heard, Error> {
+    pub(crate) fn start(launch: Launch, name: &'static str, directory: &Path) -> Result<Heard, Error> {
         let log = directory.join(format!("{name}.log"));
         let mut guard = launch.start(name, &log, true)?;
         let (tell, events) = channel();
@@ -242,7 +333,7 @@ impl Heard {
     }
 
     /// Waits until `pick` finds what it wants. It is also called at every look, with no event.
-    fn expect<T>(
+    pub(crate) fn expect<T>(
         &mut self,
         within: Duration,
         stop: &Stop,

@@ -54,6 +54,27 @@ pub(crate) fn rss_kib(pids: &[u32]) -> u64 {
         .sum()
 }
 
+/// Open files of a process tree; 0 where we may not look.
+pub(crate) fn files(pids: &[u32]) -> u64 {
+    let count =
+        |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |files| files.count() as u64);
+    pids.iter().map(count).sum()
+}
+
+/// How many files a process may have open.
+pub(crate) fn file_limit(pid: u32) -> Option<u64> {
+    let text = read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Memory that can be had without swapping, in KiB.
+pub(crate) fn memory_available_kib() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")?.parse().ok()
+}
+
 /// First word after `key` at the start of a line.
 fn field(path: &str, key: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;
@@ -92,6 +113,7 @@ pub(crate) fn raise_file_limit() -> u64 {
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
+    pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
     pub(crate) congestion_control: String,
     /// Runnable tasks, mean of the last minute, before we began.
@@ -112,6 +134,10 @@ impl Machine {
                 .filter(|line| line.starts_with("processor"))
                 .count()
                 .max(1),
+            memory_mib: field("/proc/meminfo", "MemTotal:")
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .unwrap_or(0)
+                / 1024,
             kernel: word("/proc/sys/kernel/osrelease"),
             congestion_control: word("/proc/sys/net/ipv4/tcp_congestion_control"),
             load: word("/proc/loadavg")

@@ -24,13 +24,40 @@ pub(crate) const PASSWORD_ENV: &str = "RELAY_AUTH_SOURCE_PASSWORD";
 /// What runs an untrusting server when we are root, by preference.
 const PLAIN_USERS: [&str; 3] = ["icecast2", "icecast", "nobody"];
 
-/// A server under measurement.
+/// A server under measurement, which we start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Floor,
     Relay,
     RelayMio,
     Icecast,
+}
+
+/// A server that runs already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) name: String,
+    pub(crate) url: Url,
+    /// Whose CPU and memory to read.
+    pub(crate) pid: Option<u32>,
+    /// Publish to it first; else it has its stream already.
+    pub(crate) publish: bool,
+}
+
+/// Whom to measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Ours(Kind),
+    Running(Running),
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Target::Ours(kind) => kind.name(),
+            Target::Running(running) => &running.name,
+        }
+    }
 }
 
 impl Kind {
@@ -52,17 +79,63 @@ pub(crate) struct Setup<'a> {
     pub(crate) kbps: u32,
     pub(crate) interval: Duration,
     pub(crate) cpu: Option<usize>,
+    /// Worker threads of the relay.
+    pub(crate) workers: usize,
 }
 
-/// A server that answers on its port. Dropping it ends it.
+/// A server that answers on its port. Dropping it ends it, if it is ours.
 pub(crate) struct Server {
-    pub(crate) guard: Guard,
+    guard: Option<Guard>,
+    pub(crate) pid: Option<u32>,
     pub(crate) url: Url,
-    pub(crate) password: String,
-    pub(crate) log: PathBuf,
+    /// What a source logs in with; none is sent where this is none.
+    pub(crate) password: Option<String>,
+    pub(crate) publish: bool,
+    log: Option<PathBuf>,
+}
+
+impl Server {
+    /// One that somebody else started. A source's password comes from the environment.
+    pub(crate) fn running(running: &Running) -> Server {
+        Server {
+            guard: None,
+            pid: running.pid,
+            url: running.url.clone(),
+            password: std::env::var(PASSWORD_ENV).ok(),
+            publish: running.publish,
+            log: None,
+        }
+    }
+
+    /// An error when it is gone, which it may not be before we end it.
+    pub(crate) fn must_run(&mut self) -> Result<(), Error> {
+        match (&mut self.guard, self.pid) {
+            (Some(guard), _) => guard.must_run(),
+            (None, Some(pid)) if !Path::new(&format!("/proc/{pid}")).exists() => {
+                Err(Error::Failed(format!("there is no process {pid}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the end of the server's own words to an error, where we can read them.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match &self.log {
+            Some(log) => explain(error, log),
+            None => error,
+        }
+    }
 }
 
 impl Setup<'_> {
+    /// The server, running: started, or somebody else's.
+    pub(crate) fn open(&self, target: &Target, stop: &Stop) -> Result<Server, Error> {
+        match target {
+            Target::Ours(kind) => self.start(*kind, stop),
+            Target::Running(running) => Ok(Server::running(running)),
+        }
+    }
+
     pub(crate) fn start(&self, kind: Kind, stop: &Stop) -> Result<Server, Error> {
         let address = free_port()?;
         let password = random_password()?;
@@ -78,33 +151,36 @@ impl Setup<'_> {
         let mut guard = launch.cpu(self.cpu).start(kind.name(), &log, false)?;
         await_port(&mut guard, address, stop).map_err(|error| explain(error, &log))?;
         Ok(Server {
-            guard,
+            pid: Some(guard.pid()),
+            guard: Some(guard),
             url: Url::local(address, MOUNT),
-            password,
-            log,
+            password: Some(password),
+            publish: true,
+            log: Some(log),
         })
     }
 
     fn floor(&self, address: SocketAddr) -> Result<Launch, Error> {
         let launch = Launch::own("floor-server")?.flag("--listen", address);
-        Ok(launch.flag("--interval-ms", self.interval.as_millis()))
+        Ok(launch.flag("--interval-ms", self.interval.as_millis().max(1)))
     }
 
     fn relay(&self, address: SocketAddr, password: &str, backend: &str) -> Result<Launch, Error> {
+        let launch = self.relay_launch(address)?.flag("--backend", backend);
+        Ok(launch.env(PASSWORD_ENV, password))
+    }
+
+    /// A relay on this address, as this setup wants it, that nobody can publish to yet.
+    pub(crate) fn relay_launch(&self, address: SocketAddr) -> Result<Launch, Error> {
         let relay = self.relay.clone().ok_or_else(|| {
             Error::Failed("no relay binary: build it (cargo build --release) or name it with --relay".into())
         })?;
-        let launch = Launch::new(relay)
+        Ok(Launch::new(relay)
             .arg("run")
             .flag("--listen", address)
-            .flag("--workers", 1)
-            .flag("--max-batch-delay", format!("{}ms", self.interval.as_millis()));
-        let launch = if backend == "auto" {
-            launch
-        } else {
-            launch.flag("--backend", backend)
-        };
-        Ok(launch.env(PASSWORD_ENV, password))
+            .flag("--workers", self.workers)
+            .flag("--limits-listeners", self.listeners + 100)
+            .flag("--max-batch-delay", format!("{}ms", self.interval.as_millis())))
     }
 
     /// Icecast refuses root, so it becomes an ordinary user; its files are that user's alone.
@@ -182,18 +258,18 @@ fn icecast_xml(
 }
 
 /// A port nobody has just now.
-fn free_port() -> Result<SocketAddr, Error> {
+pub(crate) fn free_port() -> Result<SocketAddr, Error> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no port on 127.0.0.1".into())?;
     probe.local_addr().doing(|| "no port on 127.0.0.1".into())
 }
 
-fn random_password() -> Result<String, Error> {
+pub(crate) fn random_password() -> Result<String, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Error::Failed(format!("no random numbers: {error}")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn await_port(guard: &mut Guard, address: SocketAddr, stop: &Stop) -> Result<(), Error> {
+pub(crate) fn await_port(guard: &mut Guard, address: SocketAddr, stop: &Stop) -> Result<(), Error> {
     let deadline = Instant::now() + START_WAIT;
     while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
         stop.check()?;

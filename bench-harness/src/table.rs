@@ -38,7 +38,7 @@ pub(crate) fn comparison(rows: &[Row]) -> String {
     let mut cells = vec![heads.map(str::to_owned).to_vec()];
     cells.extend(
         rows.iter()
-            .filter_map(|row| Some(line(row.server, row.numbers.as_ref()?))),
+            .filter_map(|row| Some(line(&row.server, row.numbers.as_ref()?))),
     );
     aligned(&cells)
 }
@@ -74,11 +74,14 @@ pub(crate) fn caveats(machine: &Machine, load: &Load, rows: &[Row]) -> Vec<Strin
         cores,
         kernel,
         congestion_control,
+        memory_mib,
         load: loadavg,
     } = machine;
     let place = |cpu: Option<usize>| cpu.map_or("any CPU".into(), |cpu| format!("CPU {cpu}"));
     let mut notes = vec![
-        format!("machine: {cpu}, {cores} cores, Linux {kernel}, {congestion_control}, loopback"),
+        format!(
+            "machine: {cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, {congestion_control}, loopback"
+        ),
         format!(
             "server on {}, source and crowd on {}",
             place(load.cpu_server),
@@ -112,7 +115,7 @@ pub(crate) fn caveats(machine: &Machine, load: &Load, rows: &[Row]) -> Vec<Strin
         notes.extend(
             row.numbers
                 .iter()
-                .flat_map(|numbers| remarks(row.server, numbers)),
+                .flat_map(|numbers| remarks(&row.server, numbers)),
         );
     }
     notes
@@ -129,6 +132,9 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
         notes.push(format!(
             "{server}: the crowd's processor was full; latency and bytes are the crowd's limit"
         ));
+    }
+    if n.closed > 0.0 {
+        notes.push(format!("{server}: it closed {} of its listeners", n.closed));
     }
     if n.delivered_ratio < 0.98 {
         notes.push(format!(
@@ -155,7 +161,7 @@ pub(crate) fn relate(rows: &mut [Row]) {
 
 /// Per server the median of each number over the runs in which it has numbers; its first error if it has none.
 pub(crate) fn medians(runs: &[Vec<Row>]) -> Vec<Row> {
-    let servers = runs.first().into_iter().flatten().map(|row| row.server);
+    let servers = runs.first().into_iter().flatten().map(|row| row.server.as_str());
     servers
         .map(|server| median_row(runs.iter().flatten().filter(|row| row.server == server).collect()))
         .collect()
@@ -166,10 +172,12 @@ fn median_row(rows: Vec<&Row>) -> Row {
     let error = rows.iter().find_map(|row| row.error.clone());
     let numbers = (!all.is_empty()).then(|| median(&all));
     Row {
-        server: rows[0].server,
+        server: rows[0].server.clone(),
         error,
         numbers,
         crowd: None,
+        churn: None,
+        samples: Vec::new(),
     }
 }
 
@@ -189,11 +197,13 @@ fn median(all: &[&Numbers]) -> Numbers {
         gbit_per_s: of(|n| n.gbit_per_s),
         delivered_ratio: of(|n| n.delivered_ratio),
         rss_kib: of(|n| n.rss_kib),
+        files: of(|n| n.files),
         rss_kib_per_listener: of(|n| n.rss_kib_per_listener),
         socket_kib: of(|n| n.socket_kib),
         socket_kib_per_listener: of(|n| n.socket_kib_per_listener),
         latency_p50_ms: of(|n| n.latency_p50_ms),
         latency_p99_ms: of(|n| n.latency_p99_ms),
+        latency_p999_ms: of(|n| n.latency_p999_ms),
         latency_max_ms: of(|n| n.latency_max_ms),
         gap_max_ms: of(|n| n.gap_max_ms),
         bytes_min_to_max: of(|n| n.bytes_min_to_max),
@@ -213,10 +223,12 @@ mod tests {
             ..Numbers::default()
         };
         Row {
-            server,
+            server: server.into(),
             error: None,
             numbers: Some(numbers),
             crowd: None,
+            churn: None,
+            samples: Vec::new(),
         }
     }
 
@@ -236,10 +248,12 @@ mod tests {
     #[test]
     fn a_server_without_numbers_keeps_its_reason() {
         let broken = Row {
-            server: "x",
+            server: "x".into(),
             error: Some("no".into()),
             numbers: None,
             crowd: None,
+            churn: None,
+            samples: Vec::new(),
         };
         let medians = medians(&[vec![broken]]);
         assert!(medians[0].numbers.is_none() && medians[0].error.as_deref() == Some("no"));

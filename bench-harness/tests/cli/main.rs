@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod compare;
+mod decode;
 mod join;
 mod listeners;
+mod loads;
 mod source;
 mod world;

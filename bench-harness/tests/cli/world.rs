@@ -50,6 +50,10 @@ pub(crate) enum Manner {
     ClosesEarly,
     /// A promise of a stream, and silence.
     Stalls,
+    /// A Content-Length beyond what comes.
+    Short,
+    /// More than its Content-Length.
+    Long,
     /// No HTTP.
     Lies,
     /// 404.
@@ -72,15 +76,17 @@ fn treat(mut socket: TcpStream, manner: Manner) {
     read_head(&mut socket);
     let answer = match manner {
         Manner::Lies => "220 smtp ready\r\n\r\n",
+        Manner::Short => "HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        Manner::Long => "HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n",
         Manner::Refuses => "HTTP/1.0 404 Not Found\r\n\r\n",
         _ => "HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n",
     };
     // Whoever hangs up ends their thread; nobody else cares.
     let _ = socket.write_all(answer.as_bytes());
     match manner {
-        Manner::Good => stream(&mut socket, u64::MAX, |_| true),
+        Manner::Good | Manner::Long => stream(&mut socket, u64::MAX, |_| true),
         Manner::Lossy => stream(&mut socket, u64::MAX, |n| n % 5 != 4),
-        Manner::ClosesEarly => stream(&mut socket, 10, |_| true),
+        Manner::ClosesEarly | Manner::Short => stream(&mut socket, 10, |_| true),
         Manner::Stalls | Manner::Lies => drop(socket.read(&mut [0; 1])),
         Manner::Refuses => {}
     }

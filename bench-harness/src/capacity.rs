@@ -1,0 +1,278 @@
+//! `capacity`: how many viewers at R kb/s this host carries, and what stops it first.
+//!
+//! A few crowds of growing size are measured; straight lines through CPU time, memory and open files over the number of
+//! listeners are then drawn to where each of them runs out. The smallest of these is the answer. What is not measured
+//! here is said: the network card's rate, and the viewers' own ports.
+
+use std::fmt;
+use std::fs::read_to_string;
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::compare::{self, Comparison};
+use crate::error::Error;
+use crate::measure::{Load, Numbers};
+use crate::procfs::{file_limit, memory_available_kib};
+use crate::soak::slope;
+use crate::stop::Stop;
+
+/// Part of a processor that a server may use before its latency becomes that of a queue.
+const CPU_SHARE: f64 = 0.85;
+/// Part of the memory available now that viewers may take.
+const MEMORY_SHARE: f64 = 0.8;
+/// A step counts as carried when so much of what was due was delivered.
+const CARRIED: f64 = 0.98;
+
+/// What to ask.
+pub(crate) struct Plan {
+    pub(crate) base: compare::Plan,
+    pub(crate) steps: Vec<u32>,
+    /// Processors that the server may use.
+    pub(crate) cores: usize,
+    /// Open files the server may have; where not given, what its process may.
+    pub(crate) files: Option<u64>,
+}
+
+/// One crowd.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Step {
+    pub(crate) listeners: usize,
+    pub(crate) carried: bool,
+    pub(crate) error: Option<String>,
+    pub(crate) numbers: Option<Numbers>,
+}
+
+/// One thing that runs out.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Limit {
+    pub(crate) what: &'static str,
+    pub(crate) viewers: u64,
+    pub(crate) because: String,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) kbps: u32,
+    pub(crate) steps: Vec<Step>,
+    /// The nearest first.
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) caveats: Vec<String>,
+}
+
+/// Measures the steps, stops at the first that is not carried, and draws the lines.
+pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report, Error> {
+    let memory_kib = memory_available_kib();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut caveats = Vec::new();
+    for listeners in &plan.steps {
+        let cell = compare::Plan {
+            load: Load {
+                listeners: *listeners as usize,
+                ..plan.base.load
+            },
+            targets: plan.base.targets.clone(),
+            relay: plan.base.relay.clone(),
+            ..plan.base
+        };
+        let result = compare::run(&cell, bar, stop)?;
+        steps.push(step(*listeners as usize, &result));
+        caveats = result.caveats;
+        if !steps.last().is_some_and(|step| step.carried) {
+            break;
+        }
+    }
+    let mut limits = limits(plan, &steps, memory_kib);
+    limits.sort_by_key(|limit| limit.viewers);
+    Ok(Report {
+        kbps: plan.base.load.kbps,
+        steps,
+        limits,
+        caveats,
+    })
+}
+
+fn step(listeners: usize, result: &Comparison) -> Step {
+    let row = result.medians.first();
+    let numbers = row.and_then(|row| row.numbers.clone());
+    let good = |n: &Numbers| n.delivered_ratio >= CARRIED && n.not_served == 0.0 && n.closed == 0.0;
+    Step {
+        listeners,
+        carried: numbers.as_ref().is_some_and(good),
+        error: row.and_then(|row| row.error.clone()),
+        numbers,
+    }
+}
+
+fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    let measured = |value: fn(&Numbers) -> f64| {
+        let carried = steps.iter().filter(|step| step.carried);
+        let points: Vec<(f64, f64)> = carried
+            .filter_map(|step| Some((step.listeners as f64, value(step.numbers.as_ref()?))))
+            .collect();
+        line(&points)
+    };
+    let mut add = |what, (base, each): (f64, f64), most: f64, because: String| {
+        if each > 0.0 && most > 0.0 {
+            let viewers = ((most - base) / each).max(0.0) as u64;
+            limits.push(Limit {
+                what,
+                viewers,
+                because,
+            });
+        }
+    };
+    let cpu = measured(|n| n.server_busy);
+    let most = CPU_SHARE * plan.cores as f64;
+    add(
+        "CPU",
+        cpu,
+        most,
+        format!(
+            "{:.1} us of CPU per viewer and second; {most:.2} processors to spend",
+            cpu.1 * 1e6
+        ),
+    );
+    let (user, kernel) = (measured(|n| n.rss_kib), measured(|n| n.socket_kib));
+    if let Some(available) = memory_kib {
+        let (each, most) = (
+            user.1.max(0.0) + kernel.1.max(0.0),
+            available as f64 * MEMORY_SHARE,
+        );
+        add(
+            "memory",
+            (0.0, each),
+            most,
+            format!(
+                "{each:.1} KiB per viewer ({:.1} server, {:.1} kernel, both ends of loopback); {:.0} MiB to spend",
+                user.1.max(0.0),
+                kernel.1.max(0.0),
+                most / 1024.0
+            ),
+        );
+    }
+    let files = measured(|n| n.files);
+    if let Some(most) = plan.files {
+        // A server that keeps viewers out of its own table of files is still bound by the limit at accept.
+        let each = files.1.max(1.0);
+        let base = files.0.max(0.0);
+        add(
+            "open files",
+            (base, each),
+            most as f64,
+            format!("RLIMIT_NOFILE {most}"),
+        );
+    }
+    if let Some(mbps) = fastest_link() {
+        let each = f64::from(plan.base.load.kbps) / 1000.0;
+        add(
+            "network card",
+            (0.0, each),
+            0.95 * mbps as f64,
+            format!("its link runs at {mbps} Mb/s"),
+        );
+    }
+    if let Some(broken) = steps.iter().find(|step| !step.carried) {
+        let why = broken
+            .error
+            .clone()
+            .unwrap_or_else(|| "not everybody got all".into());
+        let viewers = broken.listeners.saturating_sub(1) as u64;
+        let what = "measured";
+        limits.push(Limit {
+            what,
+            viewers,
+            because: format!("{} viewers were not carried: {why}", broken.listeners),
+        });
+    }
+    limits
+}
+
+/// Base and slope. One point is a line through the origin.
+fn line(points: &[(f64, f64)]) -> (f64, f64) {
+    match points {
+        [] => (0.0, 0.0),
+        [(x, y)] => (0.0, y / x.max(1.0)),
+        _ => {
+            let each = slope(points.iter().copied());
+            let mean =
+                |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / points.len() as f64;
+            (mean(|point| point.1) - each * mean(|point| point.0), each)
+        }
+    }
+}
+
+/// Mb/s of the fastest card that says so.
+fn fastest_link() -> Option<u64> {
+    let cards = std::fs::read_dir("/sys/class/net").ok()?.flatten();
+    let speed = |path: std::path::PathBuf| {
+        read_to_string(path.join("speed"))
+            .ok()?
+            .trim()
+            .parse::<i64>()
+            .ok()
+    };
+    let speeds = cards.filter_map(|card| speed(card.path()));
+    speeds.filter(|mbps| *mbps > 0).map(|mbps| mbps as u64).max()
+}
+
+/// Open files that a server under this process, or an already running one, may have.
+pub(crate) fn files_of(pid: Option<u32>) -> Option<u64> {
+    file_limit(pid.unwrap_or_else(std::process::id))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            let Some(n) = &step.numbers else {
+                let why = step.error.as_deref().unwrap_or("no numbers");
+                writeln!(out, "{:>7} viewers: {why}", step.listeners)?;
+                continue;
+            };
+            writeln!(
+                out,
+                "{:>7} viewers: {:.2} Gb/s, CPU {:.1}%, {:.0}% of due, p99 {:.1} ms, {:.1} KiB server + {:.0} KiB kernel each",
+                step.listeners,
+                n.gbit_per_s,
+                n.server_busy * 100.0,
+                n.delivered_ratio * 100.0,
+                n.latency_p99_ms,
+                n.rss_kib_per_listener,
+                n.socket_kib_per_listener
+            )?;
+        }
+        for Limit {
+            what,
+            viewers,
+            because,
+        } in &self.limits
+        {
+            writeln!(out, "limit   {what:<13} {viewers:>9} viewers: {because}")?;
+        }
+        let kbps = self.kbps;
+        match self.limits.first() {
+            Some(Limit { what, viewers, .. }) => {
+                let gbps = *viewers as f64 * f64::from(kbps) * 1e-6;
+                write!(
+                    out,
+                    "answer  about {viewers} viewers at {kbps} kb/s ({gbps:.2} Gb/s); what stops it first: {what}"
+                )
+            }
+            None => write!(out, "answer  none: nothing could be measured"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_a_base_and_a_slope() {
+        assert_eq!(line(&[(100.0, 30.0), (200.0, 50.0)]), (10.0, 0.2));
+        assert_eq!(line(&[(100.0, 30.0)]), (0.0, 0.3));
+        assert_eq!(line(&[]), (0.0, 0.0));
+    }
+}

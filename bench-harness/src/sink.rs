@@ -1,0 +1,438 @@
+//! `sink`: what the kernel asks for a send, without a receiver: a network namespace of our own with an `ifb` device, to
+//! which everything is sent through the whole transmit path and dropped at its end. Nothing of a server is in it: these
+//! are the floors under any server's sends. Time is CPU time of the sending thread.
+//!
+//! Only what has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast; TCP over loopback.
+//! io_uring's submissions (and so registered zero copy) and TCP's repair mode have none.
+
+use std::fmt;
+use std::io::{IoSlice, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, send, sendmmsg, sendto, setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Uid;
+use serde::Serialize;
+
+use crate::crowd_report::at;
+use crate::error::{Doing, Error};
+use crate::procfs::Machine;
+use crate::stop::Stop;
+use crate::table::aligned;
+
+/// Payload of one datagram: seven packets of MPEG-TS.
+const DATAGRAM: usize = 1316;
+/// Datagrams in one GSO send; 48 are 63,168 bytes, the most that fit.
+const SEGMENTS: [usize; 5] = [1, 4, 12, 24, 48];
+/// Messages in one `sendmmsg`.
+const BATCH: usize = 64;
+/// Bytes of one TCP send.
+const TCP_SIZES: [usize; 4] = [1_316, 4_096, 16_384, 65_536];
+/// Times each row is measured; the least and the median are told.
+const ROUNDS: usize = 5;
+/// Addresses behind the device.
+const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 0);
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
+const PORT: u16 = 9;
+
+/// What to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    /// Datagrams of 1,316 bytes to one peer and to many
+    Udp,
+    /// Segments to one connection and to many, over loopback: the receiver's path is in it
+    Tcp,
+    /// The same datagrams to one group
+    Multicast,
+}
+
+/// What to measure.
+pub(crate) struct Plan {
+    pub(crate) way: Way,
+    pub(crate) peers: usize,
+    /// CPU time that one round of one row takes.
+    pub(crate) round: Duration,
+}
+
+/// One way to send.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    pub(crate) way: String,
+    pub(crate) peers: usize,
+    /// Datagrams of one send; for TCP, bytes.
+    pub(crate) size: usize,
+    pub(crate) ns_per_send_min: f64,
+    pub(crate) ns_per_datagram_min: f64,
+    pub(crate) ns_per_datagram_median: f64,
+    pub(crate) cpu_s_per_gb: f64,
+    /// Sends that the kernel refused.
+    pub(crate) failed: u64,
+}
+
+/// All rows, and where.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) way: Way,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Measures all rows of a way.
+pub(crate) fn run(plan: &Plan, stop: &Stop) -> Result<Report, Error> {
+    let machine = Machine::look();
+    let rows = match plan.way {
+        Way::Tcp => tcp(plan, stop)?,
+        Way::Udp | Way::Multicast => {
+            open_sink()?;
+            if plan.way == Way::Udp {
+                udp(plan, stop)?
+            } else {
+                multicast(plan, stop)?
+            }
+        }
+    };
+    let way = plan.way;
+    Ok(Report { machine, way, rows })
+}
+
+/// A namespace for this process alone; it and its device end with us.
+fn open_sink() -> Result<(), Error> {
+    if !Uid::effective().is_root() {
+        return Err(Error::Failed(
+            "sink needs root: it makes a network namespace".into(),
+        ));
+    }
+    unshare(CloneFlags::CLONE_NEWNET).doing(|| "cannot make a network namespace".into())?;
+    let network = format!("{NETWORK}/16");
+    let own = format!("{}/16", Ipv4Addr::new(10, 99, 255, 1));
+    for words in [
+        vec!["link", "set", "lo", "up"],
+        vec!["link", "add", "ifb0", "txqueuelen", "10000", "type", "ifb"],
+        vec!["link", "set", "ifb0", "multicast", "on", "up"],
+        vec!["addr", "add", &own, "dev", "ifb0"],
+        vec!["route", "replace", &network, "dev", "ifb0"],
+        vec!["route", "add", "224.0.0.0/4", "dev", "ifb0"],
+    ] {
+        let output = Command::new("ip")
+            .args(&words)
+            .output()
+            .doing(|| "cannot run ip (apt install iproute2)".into())?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Failed(format!("ip {}: {}", words.join(" "), why.trim())));
+        }
+    }
+    Ok(())
+}
+
+fn peer(n: usize) -> SocketAddrV4 {
+    let host = u32::from(NETWORK) + 256 + n as u32;
+    SocketAddrV4::new(Ipv4Addr::from(host), PORT)
+}
+
+fn socket() -> Result<UdpSocket, Error> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).doing(|| "cannot open a UDP socket".into())?;
+    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(8 << 20);
+    Ok(socket)
+}
+
+fn connected(count: usize, segments: usize) -> Result<Vec<UdpSocket>, Error> {
+    let one = |n| {
+        let socket = socket()?;
+        socket
+            .connect(peer(n))
+            .doing(|| "cannot connect into the sink".into())?;
+        if segments > 1 {
+            gso(&socket)?;
+        }
+        Ok(socket)
+    };
+    (0..count).map(one).collect()
+}
+
+fn gso(socket: &UdpSocket) -> Result<(), Error> {
+    let size = DATAGRAM as i32;
+    setsockopt(socket, sockopt::UdpGsoSegment, &size).doing(|| "no UDP_SEGMENT in this kernel".into())
+}
+
+fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Measures one row. `work` sends once and says how many units went out and how many were refused.
+fn row(
+    plan: &Plan,
+    name: &str,
+    (peers, size, bytes): (usize, usize, usize),
+    stop: &Stop,
+    mut work: impl FnMut() -> (u64, u64),
+) -> Result<Row, Error> {
+    let mut rounds = Vec::new();
+    let mut failed = 0;
+    for _ in 0..ROUNDS {
+        stop.check()?;
+        let (start, mut sent) = (thread_time(), 0);
+        let mut turns = 0;
+        while thread_time() - start < plan.round && turns < 10_000_000 {
+            // The clock is read once in a while: it costs as much as some of what is measured.
+            for _ in 0..32 {
+                let (good, bad) = work();
+                sent += good;
+                failed += bad;
+                turns += 1;
+            }
+        }
+        rounds.push((thread_time() - start).as_secs_f64() * 1e9 / (sent as f64).max(1.0));
+    }
+    rounds.sort_by(f64::total_cmp);
+    let least = at(&rounds, 0.0);
+    let datagrams = (bytes as f64 / DATAGRAM as f64).max(1.0);
+    Ok(Row {
+        way: name.into(),
+        peers,
+        size,
+        ns_per_send_min: least,
+        ns_per_datagram_min: least / datagrams,
+        ns_per_datagram_median: at(&rounds, 0.5) / datagrams,
+        cpu_s_per_gb: least / bytes as f64,
+        failed,
+    })
+}
+
+fn outcome(sent: nix::Result<usize>) -> (u64, u64) {
+    (u64::from(sent.is_ok()), u64::from(sent.is_err()))
+}
+
+fn udp(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
+    let chunk = vec![0x47; DATAGRAM * SEGMENTS[4]];
+    let mut rows = Vec::new();
+    let open = socket()?;
+    let to = SockaddrIn::from(peer(0));
+    let one = &chunk[..DATAGRAM];
+    let plain = MsgFlags::empty();
+    rows.push(row(plan, "sendto", (1, 1, DATAGRAM), stop, || {
+        outcome(sendto(open.as_raw_fd(), one, &to, plain))
+    })?);
+    for segments in SEGMENTS {
+        let sockets = connected(1, segments)?;
+        let bytes = &chunk[..DATAGRAM * segments];
+        let fd = sockets[0].as_raw_fd();
+        let name = if segments == 1 {
+            "send, connected"
+        } else {
+            "send, connected, GSO"
+        };
+        rows.push(row(plan, name, (1, segments, bytes.len()), stop, || {
+            outcome(send(fd, bytes, plain))
+        })?);
+    }
+    for segments in [1, 12, 48] {
+        let sockets = connected(plan.peers, segments)?;
+        let bytes = &chunk[..DATAGRAM * segments];
+        let name = if segments == 1 {
+            "send, own sockets"
+        } else {
+            "send, own sockets, GSO"
+        };
+        let mut turn = sockets.iter().cycle();
+        rows.push(row(
+            plan,
+            name,
+            (plan.peers, segments, bytes.len()),
+            stop,
+            || {
+                turn.next()
+                    .map_or((0, 1), |socket| outcome(send(socket.as_raw_fd(), bytes, plain)))
+            },
+        )?);
+    }
+    for segments in [1, 12, 48] {
+        rows.push(mmsg(plan, &chunk[..DATAGRAM * segments], segments, stop)?);
+    }
+    Ok(rows)
+}
+
+/// One chunk to each of many peers from one socket, in batches: what a splitter or a tracker's swarm asks for.
+fn mmsg(plan: &Plan, bytes: &[u8], segments: usize, stop: &Stop) -> Result<Row, Error> {
+    let open = socket()?;
+    if segments > 1 {
+        gso(&open)?;
+    }
+    let peers: Vec<Option<SockaddrIn>> = (0..plan.peers).map(|n| Some(peer(n).into())).collect();
+    let slices = vec![[IoSlice::new(bytes)]; BATCH];
+    let mut batches = peers.chunks(BATCH).cycle();
+    let name = if segments == 1 {
+        "sendmmsg x64"
+    } else {
+        "sendmmsg x64, GSO"
+    };
+    row(plan, name, (plan.peers, segments, bytes.len()), stop, || {
+        let Some(batch) = batches.next() else {
+            return (0, 1);
+        };
+        let mut headers = MultiHeaders::preallocate(batch.len(), None);
+        let sent = sendmmsg(
+            open.as_raw_fd(),
+            &mut headers,
+            &slices,
+            batch,
+            [],
+            MsgFlags::empty(),
+        );
+        match sent {
+            Ok(sent) => (sent.count() as u64, 0),
+            Err(_) => (0, 1),
+        }
+    })
+}
+
+fn multicast(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
+    let chunk = vec![0x47; DATAGRAM * SEGMENTS[4]];
+    let mut rows = Vec::new();
+    for segments in SEGMENTS {
+        let socket = socket()?;
+        let quiet = socket
+            .set_multicast_loop_v4(false)
+            .and_then(|()| socket.set_multicast_ttl_v4(1));
+        quiet
+            .and_then(|()| socket.connect((GROUP, PORT)))
+            .doing(|| "cannot send to the group".into())?;
+        if segments > 1 {
+            gso(&socket)?;
+        }
+        let bytes = &chunk[..DATAGRAM * segments];
+        let name = if segments == 1 {
+            "send, group"
+        } else {
+            "send, group, GSO"
+        };
+        rows.push(row(plan, name, (1, segments, bytes.len()), stop, || {
+            outcome(send(socket.as_raw_fd(), bytes, MsgFlags::empty()))
+        })?);
+    }
+    Ok(rows)
+}
+
+/// Over loopback: no safe call opens a TCP connection into the sink. The receive path runs inside the send there.
+fn tcp(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
+    let chunk = vec![0x47; TCP_SIZES[3]];
+    let mut rows = Vec::new();
+    for size in TCP_SIZES {
+        let pairs = Pairs::open(plan.peers)?;
+        let bytes = &chunk[..size];
+        let mut turn = pairs.senders.iter().cycle();
+        rows.push(row(
+            plan,
+            "send, own connections",
+            (plan.peers, size, size),
+            stop,
+            || {
+                turn.next().map_or((0, 1), |socket| {
+                    outcome(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL))
+                })
+            },
+        )?);
+    }
+    Ok(rows)
+}
+
+/// Connections to ourselves, and a thread that empties them.
+struct Pairs {
+    senders: Vec<TcpStream>,
+    over: Arc<AtomicBool>,
+}
+
+impl Pairs {
+    fn open(count: usize) -> Result<Pairs, Error> {
+        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no port on 127.0.0.1".into())?;
+        let address = door.local_addr().doing(|| "no port on 127.0.0.1".into())?;
+        let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let sender = TcpStream::connect(address).doing(|| "cannot connect to ourselves".into())?;
+            sender.set_nodelay(true).doing(|| "no TCP_NODELAY".into())?;
+            let (receiver, _) = door.accept().doing(|| "cannot accept ourselves".into())?;
+            receiver
+                .set_nonblocking(true)
+                .doing(|| "cannot accept ourselves".into())?;
+            senders.push(sender);
+            receivers.push(receiver);
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let told = over.clone();
+        std::thread::spawn(move || drain(receivers, &told));
+        Ok(Pairs { senders, over })
+    }
+}
+
+impl Drop for Pairs {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads whatever is there, round and round, so that no sender waits for long.
+fn drain(mut receivers: Vec<TcpStream>, over: &AtomicBool) {
+    let mut junk = vec![0; 1 << 18];
+    while !over.load(Ordering::Relaxed) {
+        let got: usize = receivers
+            .iter_mut()
+            .map(|socket| socket.read(&mut junk).unwrap_or(0))
+            .sum();
+        if got == 0 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = if self.way == Way::Tcp {
+            "bytes"
+        } else {
+            "datagrams"
+        };
+        let heads = [
+            "way",
+            "peers",
+            unit,
+            "ns/send",
+            "ns/datagram",
+            "median",
+            "CPU-s/GB",
+            "refused",
+        ];
+        let mut cells = vec![heads.map(str::to_owned).to_vec()];
+        cells.extend(self.rows.iter().map(|row| {
+            vec![
+                row.way.clone(),
+                row.peers.to_string(),
+                row.size.to_string(),
+                format!("{:.0}", row.ns_per_send_min),
+                format!("{:.1}", row.ns_per_datagram_min),
+                format!("{:.1}", row.ns_per_datagram_median),
+                format!("{:.3}", row.cpu_s_per_gb),
+                row.failed.to_string(),
+            ]
+        }));
+        let Machine {
+            cpu, kernel, load, ..
+        } = &self.machine;
+        let place = match self.way {
+            Way::Tcp => "loopback: the receive path runs inside the send",
+            _ => "ifb sink in a namespace: the whole transmit path, then dropped",
+        };
+        write!(
+            out,
+            "{}\n\n- {place}\n- CPU time of the sending thread, least of {ROUNDS} rounds; a datagram is {DATAGRAM} bytes\n\
+             - machine: {cpu}, Linux {kernel}, load before {load:.2}",
+            aligned(&cells)
+        )
+    }
+}

@@ -1,0 +1,251 @@
+//! Short runs of the commands that load a server, against the floor, and against servers that do not behave.
+
+use crate::world::{Manner, run, run_json, server};
+
+const SHORT: [&str; 8] = [
+    "--seconds",
+    "1",
+    "--warm-up",
+    "0",
+    "--ramp",
+    "200",
+    "--kbps",
+    "800",
+];
+
+fn short(args: &[&str]) -> (i32, serde_json::Value, String) {
+    run_json(&[args, &SHORT].concat())
+}
+
+fn named(manners: &'static [Manner]) -> String {
+    format!("it=http://{}/bench.ts", server(manners))
+}
+
+#[test]
+fn a_sweep_measures_every_point() {
+    let points = [
+        "fanout",
+        "--skip-relay",
+        "--listeners",
+        "3,5",
+        "--intervals",
+        "10,20",
+    ];
+    let (code, report, stderr) = short(&points);
+    assert_eq!(code, 0, "{stderr}");
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 4);
+    for cell in cells {
+        let floor = &cell["medians"][0];
+        assert_eq!(
+            (floor["server"].as_str(), floor["numbers"]["faults"].as_f64()),
+            (Some("floor"), Some(0.0))
+        );
+        assert!(floor["numbers"]["gbit_per_s"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn a_running_server_is_a_row_with_its_name_and_its_process() {
+    let (own, pid) = (named(&[Manner::Good]), std::process::id().to_string());
+    let (code, report, stderr) = short(&[
+        "fanout",
+        "--against",
+        "floor",
+        "--skip-relay",
+        "--listeners",
+        "4",
+        "--server",
+        &own,
+        "--pid",
+        &pid,
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    let row = &report["cells"][0]["medians"][1];
+    assert_eq!(row["server"], "it");
+    assert!(row["numbers"]["cpu_seconds"].as_f64().unwrap() > 0.0, "{row}");
+    assert!(row["numbers"]["rss_kib"].as_f64().unwrap() > 0.0, "{row}");
+}
+
+/// The reason in the row of a server that cannot be measured.
+fn reason(manners: &'static [Manner]) -> String {
+    let own = named(manners);
+    let (code, report, stderr) = short(&["fanout", "--skip-relay", "--listeners", "2", "--server", &own]);
+    assert_eq!(code, 1, "{stderr}");
+    let row = &report["cells"][0]["medians"][1];
+    assert!(row["numbers"].is_null(), "{row}");
+    row["error"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_server_that_closes_refuses_or_lies_is_a_clear_row() {
+    assert!(reason(&[Manner::Refuses]).contains("expected 200, got 404"));
+    assert!(reason(&[Manner::Lies]).contains("got \"220 smtp ready\""));
+    assert!(reason(&[Manner::Stalls]).contains("silence"));
+    assert!(reason(&[Manner::Short]).contains("before its Content-Length"));
+    assert!(reason(&[Manner::Long]).contains("bytes more than its Content-Length"));
+}
+
+#[test]
+fn a_process_that_is_not_there_is_a_clear_row_too() {
+    let own = named(&[Manner::Good]);
+    let (code, report, _) = short(&[
+        "fanout",
+        "--skip-relay",
+        "--listeners",
+        "2",
+        "--server",
+        &own,
+        "--pid",
+        "4194999",
+    ]);
+    let error = report["cells"][0]["medians"][1]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        code == 1 && error.contains("there is no process 4194999"),
+        "{error}"
+    );
+}
+
+#[test]
+fn those_who_come_and_go_are_counted() {
+    let own = named(&[Manner::Good]);
+    let (code, report, stderr) = short(&[
+        "churn",
+        "--listeners",
+        "3",
+        "--per-second",
+        "40",
+        "--gap-ms",
+        "60000",
+        "--server",
+        &own,
+    ]);
+    assert_eq!(code, 0, "{stderr}");
+    let churn = &report["runs"][0][0]["churn"];
+    assert_eq!(
+        (churn["came"].as_u64(), churn["heard"].as_u64()),
+        (Some(40), Some(40)),
+        "{churn}"
+    );
+    assert!(churn["first_byte_ms"]["p50"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn newcomers_that_are_refused_are_told_apart() {
+    let own = named(&[Manner::Good, Manner::Refuses]);
+    let (_, report, stderr) = short(&[
+        "churn",
+        "--listeners",
+        "1",
+        "--per-second",
+        "40",
+        "--gap-ms",
+        "60000",
+        "--server",
+        &own,
+    ]);
+    let churn = &report["runs"][0][0]["churn"];
+    assert_eq!(
+        (churn["heard"].as_u64(), churn["rejected"].as_u64()),
+        (Some(20), Some(20)),
+        "{churn} {stderr}"
+    );
+    assert_eq!(churn["first_error"], "expected 200, got 404");
+}
+
+#[test]
+fn a_soak_draws_its_lines() {
+    let (own, pid) = (named(&[Manner::Good]), std::process::id().to_string());
+    let (code, report, stderr) = short(&["soak", "--listeners", "2", "--server", &own, "--pid", &pid]);
+    assert_eq!(code, 0, "{stderr}");
+    let growth = &report["growth"][0];
+    assert_eq!(growth["server"], "it");
+    assert!(
+        growth["files_last"].as_u64().unwrap() > 0 && growth["rss_kib_last"].as_u64().unwrap() > 0,
+        "{growth}"
+    );
+}
+
+#[test]
+fn capacity_names_what_stops_it_first() {
+    let url = format!("http://{}/bench.ts", server(&[Manner::Good]));
+    let pid = std::process::id().to_string();
+    let (code, report, stderr) = short(&["capacity", &url, "--pid", &pid, "--steps", "2,6"]);
+    assert_eq!(code, 0, "{stderr}");
+    let limits = report["limits"].as_array().unwrap();
+    assert!(
+        limits.iter().any(|limit| limit["what"] == "open files"),
+        "{report}"
+    );
+    let viewers: Vec<u64> = limits
+        .iter()
+        .map(|limit| limit["viewers"].as_u64().unwrap())
+        .collect();
+    assert!(viewers.is_sorted());
+}
+
+#[test]
+fn latency_is_told_for_each_hop_and_a_silent_one_says_so() {
+    let (near, far) = (server(&[Manner::Good]), server(&[Manner::Stalls]));
+    let (near, far) = (
+        format!("near=http://{near}/a.ts"),
+        format!("far=http://{far}/a.ts"),
+    );
+    let (code, report, _) = short(&["latency", "--hop", &near, "--hop", &far, "--listeners", "2"]);
+    assert_eq!(code, 1);
+    let rows = &report["rows"];
+    assert!(
+        rows[0]["error"].is_null() && rows[0]["latency_ms"]["samples"].as_u64().unwrap() > 0,
+        "{rows}"
+    );
+    assert_eq!(
+        (rows[1]["hop"].as_str(), rows[1]["error"].is_string()),
+        (Some("far"), true)
+    );
+}
+
+#[test]
+fn tcp_sends_have_a_price() {
+    let (code, report, stderr) = run_json(&["sink", "tcp", "--peers", "2", "--round-ms", "2"]);
+    assert_eq!(code, 0, "{stderr}");
+    let rows = report["rows"].as_array().unwrap();
+    assert!(
+        rows.len() == 4
+            && rows
+                .iter()
+                .all(|row| row["ns_per_send_min"].as_f64().unwrap() > 100.0),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_sink_is_root_s_and_leaves_nothing_behind() {
+    let (code, report, stderr) = run_json(&["sink", "udp", "--peers", "4", "--round-ms", "1"]);
+    if code == 1 {
+        assert!(stderr.contains("namespace"), "{stderr}");
+        return;
+    }
+    let rows = report["rows"].as_array().unwrap();
+    assert!(
+        rows.len() == 12 && rows.iter().all(|row| row["failed"] == 0),
+        "{report}"
+    );
+    let routes = std::fs::read_to_string("/proc/net/fib_trie").unwrap();
+    assert!(!routes.contains("10.99.255.1"), "the sink's address is in our own namespace");
+}
+
+#[test]
+fn wrong_words_are_wrong_usage() {
+    for args in [
+        vec!["fanout", "--server", "nameless"],
+        vec!["fanout", "--pid", "1"],
+        vec!["sink", "sctp"],
+        vec!["capacity", "--publish"],
+        vec!["latency", "--relay", "/nonexistent/relay"],
+    ] {
+        assert_eq!(run(&args).0, 2, "{args:?}");
+    }
+}
