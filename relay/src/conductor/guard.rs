@@ -111,7 +111,8 @@ pub(super) fn refuse_strangers(desk: &Desk, fields: &HeaderMap) -> Option<Respon
             "Another site's page made this request; it is refused.",
         ));
     }
-    if host.is_some_and(|host| !is_ours(host, &desk.settings.hostname)) {
+    // Encoders call a relay by whatever name its operator gave it; only a browser can be deceived about a name.
+    if is_browser(fields) && host.is_some_and(|host| !is_ours(host, &desk.settings.hostname)) {
         desk.tallies.cross_site.up();
         let why = format!(
             "Calls that change something name this relay by its address, as localhost, or by its configured host name \
@@ -138,6 +139,15 @@ fn is_cross_site(fields: &HeaderMap, host: Option<&str>) -> bool {
         .and_then(|o| o.split_once("://"))
         .map(|(_, authority)| authority);
     authority.is_none() || authority != host
+}
+
+fn is_browser(fields: &HeaderMap) -> bool {
+    let agent = fields
+        .get(header::USER_AGENT)
+        .map_or(&b""[..], |agent| agent.as_bytes());
+    agent.starts_with(b"Mozilla/")
+        || fields.contains_key("sec-fetch-site")
+        || fields.contains_key(header::ORIGIN)
 }
 
 /// Whether a `Host` is an address, localhost, or the configured name.

@@ -656,13 +656,24 @@ fn other_sites_change_nothing() {
             );
         }
     }
-    let at_host = |host: &str| {
-        world
-            .raw(format!("GET {song} HTTP/1.1\r\nHost: {host}\r\n{auth}\r\n").as_bytes())
-            .status
+    let at_host = |host: &str, agent: &str| {
+        let call = format!("GET {song} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{auth}\r\n");
+        world.raw(call.as_bytes()).status
     };
-    assert_eq!(at_host("evil.example"), 421);
-    assert_eq!((at_host("radio.example:8000"), at_host("localhost")), (200, 200));
+    let browser = "Mozilla/5.0 (X11)";
+    assert_eq!(at_host("evil.example", browser), 421);
+    assert_eq!(
+        (
+            at_host("radio.example:8000", browser),
+            at_host("localhost", browser)
+        ),
+        (200, 200)
+    );
+    assert_eq!(
+        at_host("whatever.example", "Lavf/59"),
+        200,
+        "encoders know a relay by any name"
+    );
     let head = format!("HEAD {song} HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n");
     assert_eq!(world.raw(head.as_bytes()).status, 405);
     assert_eq!(world.channel("/one.webm").unwrap()["state"], "on-air");
