@@ -31,3 +31,7 @@ pub const CONTENT_TYPE: &str = "application/x-totality-link";
 /// The request field that names the nodes below the asker, and the asker itself: a node that finds itself there
 /// would feed itself.
 pub const PATH_FIELD: &str = "x-totality-path";
+
+/// The response header field by which a refusal is known to come from a node that has links: a 404 with it means that the
+/// channel may yet come, without it that there are no links at all.
+pub const LINK_FIELD: &str = "x-totality-link";

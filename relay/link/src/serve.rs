@@ -12,7 +12,7 @@ use relay_wire::link::PATH_MAX;
 
 use crate::config::{ServeConfig, is_mount};
 use crate::stats::ServeStats;
-use crate::{CONTENT_TYPE, PATH_FIELD};
+use crate::{CONTENT_TYPE, LINK_FIELD, PATH_FIELD};
 
 /// Where all links live.
 const PREFIX: &str = "/link";
@@ -182,6 +182,7 @@ impl Denied {
         let answer = ResponseBuilder::new(self.status())
             .header("Content-Type", "text/plain; charset=utf-8")
             .header("Cache-Control", "no-store")
+            .header(LINK_FIELD, "1")
             .header("Connection", "close");
         let answer = match self {
             Self::Token { .. } => answer.header("WWW-Authenticate", "Bearer realm=\"link\""),

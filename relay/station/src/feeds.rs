@@ -801,6 +801,9 @@ impl Feed {
             }
             Kept::Link(_) if !leads => return None,
             Kept::Link(keeper) => keeper.channel.clone(),
+            // A link takes over from a plain pull; the claim is ours already.
+            Kept::Plain(_) if !is_chunk => return None,
+            Kept::Plain(intake) => intake.channel.clone(),
             _ => match house
                 .directory
                 .get_or_make(&self.mount, house.config.source_at(&self.mount).hold)
@@ -815,8 +818,10 @@ impl Feed {
                 Err(full) => return Some(Outcome::Lost(Failure::Refused, full.to_string())),
             },
         };
-        if let Kept::Link(keeper) = &mut self.kept {
-            keeper.end(now);
+        match &mut self.kept {
+            Kept::Link(keeper) => keeper.end(now),
+            Kept::Plain(intake) => intake.keeper.iter_mut().for_each(|keeper| keeper.end(now)),
+            Kept::Nothing => {}
         }
         channel.change(|about| {
             about.properties = hello.properties.clone();
