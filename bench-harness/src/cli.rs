@@ -13,10 +13,11 @@ use crate::events::Teller;
 use crate::http::{Method, Url};
 use crate::measure::Load;
 use crate::procfs::{Machine, raise_file_limit};
+use crate::report_plan::{self, Size};
 use crate::servers::{Kind, Target};
 use crate::source::Kind as Stream;
 use crate::stop::Stop;
-use crate::{compare, crowd, floor_server, join, launch, progress, sink, source};
+use crate::{compare, crowd, floor_server, join, launch, progress, report, sink, source};
 
 mod loads;
 
@@ -63,6 +64,7 @@ enum Command {
     Soak(loads::SoakArgs),
     Capacity(loads::CapacityArgs),
     Sink(SinkArgs),
+    Report(ReportArgs),
     #[command(hide = true)]
     FloorServer(FloorServerArgs),
     #[command(hide = true)]
@@ -307,6 +309,34 @@ struct SinkArgs {
     json: Option<PathBuf>,
 }
 
+/// Measure everything and write one page about it, with plots: report.html, and report.json beside it
+///
+/// Each part is a command of this program, shown with its figures, so that any of them can be made again.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bench-harness report --quick --out bench-report
+  bench-harness report --full --only fanout,big")]
+struct ReportArgs {
+    /// Short windows, one run: ten minutes at most (the default)
+    #[arg(long)]
+    quick: bool,
+    /// Longer windows, medians of three runs, a soak of half an hour
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Some seconds, to see that everything works; the numbers mean nothing
+    #[arg(long, conflicts_with_all = ["quick", "full"])]
+    smoke: bool,
+    /// Where to write
+    #[arg(long, value_name = "DIR", default_value = "bench-report")]
+    out: PathBuf,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<String>,
+    /// The relay to measure [default: `relay` beside this program]
+    #[arg(long, value_name = "PATH")]
+    relay: Option<PathBuf>,
+}
+
 /// The floor's server alone.
 #[derive(Args)]
 struct FloorServerArgs {
@@ -359,6 +389,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Soak(args) => loads::soak(args, &stop),
         Command::Capacity(args) => loads::capacity(args, &stop),
         Command::Sink(args) => run_sink(args, &stop),
+        Command::Report(args) => run_report(args, &stop),
         Command::Churners(args) => loads::churners(args, &stop),
         Command::FloorServer(args) => {
             raise_file_limit();
@@ -580,6 +611,46 @@ fn run_sink(args: SinkArgs, stop: &Stop) -> Result<(), Error> {
     let report = sink::run(&plan, stop)?;
     println!("{report}");
     write_json(args.json.as_deref(), &report)
+}
+
+fn run_report(args: ReportArgs, stop: &Stop) -> Result<(), Error> {
+    let size = match (args.full, args.smoke) {
+        (true, _) => Size::Full,
+        (_, true) => Size::Smoke,
+        _ => Size::Quick,
+    };
+    let known: Vec<&str> = report_plan::parts(size).iter().map(|part| part.key).collect();
+    if let Some(wrong) = args.only.iter().find(|key| !known.contains(&key.as_str())) {
+        let known = known.join(", ");
+        return Err(Error::Usage(format!(
+            "--only: there is no part {wrong}; there are {known}"
+        )));
+    }
+    let plan = report::Plan {
+        size,
+        out: args.out,
+        only: args.only,
+        relay: args.relay,
+    };
+    let bar = progress::steps(0);
+    let report = report::run(&plan, &bar, stop)?;
+    bar.finish_and_clear();
+    for finding in &report.findings {
+        let mark = if finding.met { "met   " } else { "missed" };
+        println!(
+            "{mark}  {}: {} (target {})",
+            finding.what, finding.found, finding.target
+        );
+    }
+    println!("written to {}", plan.out.join("report.html").display());
+    match report.parts.iter().find(|part| part.result.is_null()) {
+        None => Ok(()),
+        Some(part) => Err(Error::Failed(format!(
+            "`{}` has no result: {}",
+            part.command,
+            part.text.trim_end()
+        ))),
+    }
 }
 
 fn write_json(path: Option<&Path>, value: &impl Serialize) -> Result<(), Error> {

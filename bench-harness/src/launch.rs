@@ -133,6 +133,13 @@ impl Guard {
         }
     }
 
+    /// How it ended; none while it runs.
+    pub(crate) fn ended(&mut self) -> Result<Option<std::process::ExitStatus>, Error> {
+        self.child
+            .try_wait()
+            .doing(|| format!("cannot ask for {}", self.name))
+    }
+
     fn ended_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {

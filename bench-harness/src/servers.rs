@@ -15,6 +15,9 @@ use crate::stop::Stop;
 
 /// The mount that every server serves.
 pub(crate) const MOUNT: &str = "/bench.ts";
+/// Channels of a measured relay, and connections that it keeps from its listeners.
+const RELAY_CHANNELS: usize = 4;
+const RELAY_RESERVED: usize = 20;
 /// How long a server may take until its port is open.
 const START_WAIT: Duration = Duration::from_secs(10);
 /// Sources log in with this name everywhere.
@@ -180,6 +183,9 @@ impl Setup<'_> {
             .flag("--listen", address)
             .flag("--workers", self.workers)
             .flag("--limits-listeners", self.listeners + 100)
+            // What is kept for other channels and their sources counts against the open files of the crowd.
+            .flag("--limits-channels", RELAY_CHANNELS)
+            .flag("--limits-reserved", RELAY_RESERVED)
             .flag("--max-batch-delay", format!("{}ms", self.interval.as_millis())))
     }
 

@@ -4,7 +4,7 @@ use crate::world::{Manner, run, run_json, server};
 
 const SHORT: [&str; 8] = [
     "--seconds",
-    "1",
+    "2",
     "--warm-up",
     "0",
     "--ramp",
@@ -127,7 +127,7 @@ fn those_who_come_and_go_are_counted() {
     let churn = &report["runs"][0][0]["churn"];
     assert_eq!(
         (churn["came"].as_u64(), churn["heard"].as_u64()),
-        (Some(40), Some(40)),
+        (Some(80), Some(80)),
         "{churn}"
     );
     assert!(churn["first_byte_ms"]["p50"].as_f64().unwrap() > 0.0);
@@ -150,7 +150,7 @@ fn newcomers_that_are_refused_are_told_apart() {
     let churn = &report["runs"][0][0]["churn"];
     assert_eq!(
         (churn["heard"].as_u64(), churn["rejected"].as_u64()),
-        (Some(20), Some(20)),
+        (Some(40), Some(40)),
         "{churn} {stderr}"
     );
     assert_eq!(churn["first_error"], "expected 200, got 404");
@@ -234,7 +234,35 @@ fn the_sink_is_root_s_and_leaves_nothing_behind() {
         "{report}"
     );
     let routes = std::fs::read_to_string("/proc/net/fib_trie").unwrap();
-    assert!(!routes.contains("10.99.255.1"), "the sink's address is in our own namespace");
+    assert!(
+        !routes.contains("10.99.255.1"),
+        "the sink's address is in our own namespace"
+    );
+}
+
+#[test]
+fn a_report_is_one_page_with_plots_and_the_commands_that_make_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let (code, stdout, stderr) = run(&["report", "--smoke", "--only", "tcp", "--out", out]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("report.html"), "{stdout}");
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("bench-harness sink tcp --peers 64 --round-ms 1"));
+    assert!(
+        !page.contains("src=") && !page.contains("http"),
+        "the page asks for something elsewhere"
+    );
+    let json = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (
+            json["parts"][0]["key"].as_str(),
+            json["parts"][0]["status"].as_i64()
+        ),
+        (Some("tcp"), Some(0))
+    );
+    assert_eq!(run(&["report", "--only", "nothing"]).0, 2);
 }
 
 #[test]
