@@ -15,6 +15,13 @@ use crate::stats::FollowStats;
 use crate::upstreams::Failure;
 use crate::{CONTENT_TYPE, PATH_FIELD};
 
+/// The largest chunk number that is believed. With the largest chunks its position is below 2⁶², and at a gigabit per
+/// second of the smallest ones it is three years away.
+pub const CHUNK_NUMBER_MAX: u64 = 1 << 46;
+
+/// The largest byte position that is believed, to match.
+const POSITION_MAX: u64 = 1 << 62;
+
 /// A place in a channel, the same on every node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -121,6 +128,12 @@ pub enum LinkError {
     PastLast {
         /// Which chunk.
         number: u64,
+    },
+    /// A position that no stream reaches: arithmetic on it would not hold.
+    #[error("link: expected chunk numbers up to {CHUNK_NUMBER_MAX}, and positions to match, got {got}")]
+    Number {
+        /// The number or position.
+        got: u64,
     },
     /// The upstream trails what we have by too much to wait for.
     #[error("link: expected the upstream to start near chunk {expected}, got {got}: it trails too far")]
@@ -390,9 +403,15 @@ impl Rules {
     ) -> Result<(), LinkError> {
         match frame {
             Frame::Chunk(chunk) => return self.chunk(channel, chunk, on),
-            Frame::Header(header) => on(LinkEvent::Header(header)),
+            Frame::Header(header) => {
+                believe(header.at, POSITION_MAX)?;
+                on(LinkEvent::Header(header));
+            }
             Frame::Munro(munro) => on(LinkEvent::Munro(munro)),
-            Frame::Join { at } => on(LinkEvent::Join { at }),
+            Frame::Join { at } => {
+                believe(at, POSITION_MAX)?;
+                on(LinkEvent::Join { at });
+            }
             Frame::Metadata(title) => on(LinkEvent::Metadata(title)),
             Frame::Ping { wall_us } => {
                 self.stats.pings += 1;
@@ -414,6 +433,7 @@ impl Rules {
                 node: self.config.node_id.clone(),
             });
         }
+        believe(hello.first, CHUNK_NUMBER_MAX)?;
         match self.next {
             Some(next) if next.epoch == hello.epoch => self.same_epoch(next, &hello)?,
             Some(next) => {
@@ -475,6 +495,7 @@ impl Rules {
         on: &mut impl FnMut(LinkEvent<'_>),
     ) -> Result<(), LinkError> {
         let (number, got, whole) = (chunk.number, chunk.bytes.len(), channel.chunk_size);
+        believe(number, CHUNK_NUMBER_MAX)?;
         if got != whole as usize && !(chunk.is_last() && got < whole as usize) {
             return Err(LinkError::ChunkLength {
                 number,
@@ -511,6 +532,14 @@ impl Rules {
         self.stats.chunks += 1;
         self.stats.bytes += got as u64;
         on(LinkEvent::Chunk(chunk));
+        Ok(())
+    }
+}
+
+fn believe(got: u64, most: u64) -> Result<(), LinkError> {
+    if got > most {
+        Err(LinkError::Number { got })
+    } else {
         Ok(())
     }
 }
@@ -758,7 +787,22 @@ mod tests {
         };
         assert_eq!(result(&past), LinkError::PastLast { number: 11 });
         let max = |out: &mut Vec<u8>| (hello(out, 1, 10), chunk(out, u64::MAX, 0, SIZE)).1;
-        assert_eq!(result(&max), LinkError::PastLast { number: u64::MAX });
+        assert_eq!(result(&max), LinkError::Number { got: u64::MAX });
+        let beyond = CHUNK_NUMBER_MAX + 1;
+        let far = LinkError::Number { got: beyond };
+        assert_eq!(result(&|out| hello(out, 1, beyond)), far);
+        assert_eq!(
+            result(&|out| (hello(out, 1, 10), chunk(out, beyond, 0, SIZE)).1),
+            far
+        );
+        let far = LinkError::Number {
+            got: POSITION_MAX + 1,
+        };
+        let late_join = |out: &mut Vec<u8>| {
+            hello(out, 1, 10);
+            relay_wire::link::encode_join(out, POSITION_MAX + 1);
+        };
+        assert_eq!(result(&late_join), far);
         let resized = |out: &mut Vec<u8>| {
             hello(out, 1, 10);
             encode_hello(

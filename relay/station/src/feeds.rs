@@ -555,6 +555,9 @@ impl Station {
             feed.releasing = None;
         }
         let nobody = feed.attempts.iter().all(|a| a.conn.is_none() || !a.is_up);
+        if failure == Failure::Behind && matches!(feed.kept, Kept::Nothing) {
+            feed.merge = Merge::default();
+        }
         if failure == Failure::Refused && matches!(feed.kept, Kept::Nothing) {
             feed.unknown_since.get_or_insert(now);
         }
@@ -685,6 +688,15 @@ impl Feed {
             LinkEvent::Hello(h) => {
                 if hello.as_ref().is_none_or(|old| old.epoch != h.epoch) {
                     headers.clear();
+                }
+                // Somebody below asked for what the upstream has not come to: from the live edge, then.
+                let ahead = |p: Position| p.epoch == h.epoch && h.first < p.number;
+                if matches!(self.kept, Kept::Nothing) && self.merge.next().is_some_and(ahead) {
+                    self.merge = Merge::default();
+                    return Some(Outcome::Lost(
+                        Failure::Behind,
+                        "it has not come so far".to_owned(),
+                    ));
                 }
                 *hello = Some(Hello::keep(&h));
                 self.begin_run(house, worker, now, leads, hello, headers, h.first, false)

@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock};
 
 use relay_media::Kind;
 use relay_ring::{Ring, Writer};
-use relay_wire::icy::{METAINT, block};
+use relay_wire::icy::{EMPTY_BLOCK, METAINT, block};
 
 /// The smallest ID3v2 tag: its head.
 const TAG_MIN: usize = 10;
@@ -83,6 +83,16 @@ impl Phases {
             .rev()
             .find(|p| p.raw == begin)
             .map(|p| p.framed + had as u64)
+    }
+
+    /// Where somebody goes on who has had `had` bytes since the last block and is to hear the stream from `at` on, and
+    /// what comes before.
+    pub(crate) fn join(&self, at: u64, had: usize) -> Option<(u64, Vec<u8>)> {
+        let phase = self.around(at)?;
+        Some((
+            phase.framed + (at - phase.raw),
+            bridge(had, &[], at, phase, &EMPTY_BLOCK),
+        ))
     }
 
     /// Where intervals begin, modulo their length.

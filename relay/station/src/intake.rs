@@ -170,7 +170,7 @@ impl Intake {
             epoch: self
                 .channel
                 .run()
-                .map_or(0, |old| old.epoch + 1)
+                .map_or(0, |old| old.epoch.saturating_add(1))
                 .max(now.wall_us()),
             chunk_size: house.config.chunk_size,
             kind,

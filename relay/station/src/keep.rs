@@ -116,6 +116,10 @@ impl Keeper {
                 icy.skip_to(at, phases);
             }
         }
+        if at != self.raw.head() {
+            // Behind the head, or after a short chunk that was not the last: nothing that a run has room for.
+            return;
+        }
         self.count(now, chunk.bytes.len());
         self.begin_chunk(chunk.capture_us);
         self.raw.append(chunk.bytes);

@@ -418,15 +418,11 @@ impl Listeners {
         let listener = &mut self.all[key];
         let stream = &mut self.streams[listener.stream as usize];
         let old = listener.cursor;
-        let Some(cursor) = stream.jump_target(old) else {
+        let Some((cursor, own)) = stream.jump_target(old) else {
             return false;
         };
         listener.cursor = cursor;
-        if stream.framing == Framing::Raw
-            && let Some(again) = stream.run.header_between(old, cursor)
-        {
-            listener.give(&again);
-        }
+        listener.give(&own);
         let counters = self.house.counters(self.worker);
         counters.lag_jumps.up();
         counters.lag_jumped_bytes.add(cursor.saturating_sub(old));
@@ -664,13 +660,30 @@ impl Stream {
     }
 
     /// Where somebody at `old` goes who has lost the place.
-    fn jump_target(&self, old: u64) -> Option<u64> {
+    fn jump_target(&self, old: u64) -> Option<(u64, Vec<u8>)> {
+        let newest = self.run.newest_join_point();
         match self.framing {
-            Framing::Raw => self.run.newest_join_point().filter(|to| *to > old),
+            Framing::Raw => {
+                let to = newest.filter(|to| *to > old)?;
+                Some((
+                    to,
+                    self.run
+                        .header_between(old, to)
+                        .map_or_else(Vec::new, |again| again.to_vec()),
+                ))
+            }
             Framing::Link => None,
             Framing::Icy => {
                 let (_, phases) = self.run.icy.get()?;
-                phases.same_place(old, self.reader.ring().head())
+                let had = phases.offset(old);
+                let joined = newest.zip(had).and_then(|(at, had)| phases.join(at, had));
+                let joined = joined.filter(|(to, _)| *to > old);
+                // Cut off within a block, or without a join point: the same place in a newer interval.
+                joined.or_else(|| {
+                    phases
+                        .same_place(old, self.reader.ring().head())
+                        .map(|to| (to, Vec::new()))
+                })
             }
         }
     }
