@@ -46,7 +46,8 @@ fn turns(
 ) {
     let fallback = house.config.source_at(&channel.mount).fallback.as_deref();
     let other = fallback.and_then(|mount| house.directory.get(mount));
-    let available = other.is_some_and(|c| c.run().is_some_and(|run| !run.ended()));
+    // A fallback that blinks itself is waited for like any other mount.
+    let available = other.is_some_and(|c| matches!(c.state(), State::OnAir | State::Holding));
     let transitions = channel.on_air(|rule| [rule.fallback(available), ask(rule)]);
     for transition in transitions.into_iter().flatten() {
         turn(house, worker, channel, transition, fallback);

@@ -803,6 +803,15 @@ impl Feed {
         is_chunk: bool,
     ) -> Option<Outcome> {
         let hello = hello.as_ref()?;
+        if let Kept::Link(keeper) = &self.kept
+            && keeper.run.epoch == hello.epoch
+            && keeper.run.chunk_size != hello.chunk_size
+        {
+            return Some(Outcome::Lost(
+                Failure::Protocol,
+                "its chunks have changed their size within an epoch".to_owned(),
+            ));
+        }
         let channel = match &self.kept {
             Kept::Link(keeper) if keeper.run.epoch == hello.epoch && (!self.rewinding || !is_chunk) => {
                 // The same life goes on after a pause.

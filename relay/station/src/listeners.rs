@@ -466,7 +466,8 @@ impl Listeners {
                 .fetch_add(u64::from(taken), Ordering::Relaxed);
         }
         let listener = &self.all[key];
-        let behind = self.streams[listener.stream as usize].reader.seen() > listener.cursor;
+        // The ring's own head: for bytes of its own nothing was pinned.
+        let behind = self.streams[listener.stream as usize].head() > listener.cursor;
         if listener.state == Readiness::Ready && (behind || listener.has_own) {
             self.queue(key);
         }

@@ -47,6 +47,7 @@ pub struct Station {
     pub(crate) connecting: HashMap<u64, (usize, u64)>,
     pub(crate) next_token: u64,
     pub(crate) holding: Vec<Arc<Channel>>,
+    half_closed: Vec<HalfClosed>,
     pub(crate) throttle: AuthThrottle,
     pub(crate) serve: Serve,
     /// Those who lag too much, found while telling.
@@ -57,6 +58,15 @@ pub struct Station {
     stirred: bool,
     begun: bool,
     pub(crate) finishing: bool,
+}
+
+/// A listener that has closed its side.
+#[derive(Debug)]
+struct HalfClosed {
+    conn: Conn,
+    /// When it was last seen to be sent something, or when it closed.
+    since: Now,
+    sent: u64,
 }
 
 /// A node id that cannot be one.
@@ -86,6 +96,7 @@ impl Station {
             connecting: HashMap::new(),
             next_token: 1,
             holding: Vec::new(),
+            half_closed: Vec::new(),
             throttle: AuthThrottle::new(seed),
             serve: Serve::new(serve),
             slow: Vec::new(),
@@ -154,6 +165,7 @@ impl Station {
         };
         self.next_tick = now + wait;
         self.close_late_doors(now);
+        self.close_silent_halves(now);
         self.sources_on_time(now);
         self.local_on_time(now);
         self.feeds_on_time(now);
@@ -242,7 +254,12 @@ impl Station {
     fn peer_done(&mut self, now: Now, conn: Conn) {
         let Some(entry) = self.conns.get(conn) else { return };
         match &entry.role {
-            Role::Listener(_) | Role::Waiting(_) | Role::Leaving => {}
+            Role::Listener(_) | Role::Waiting(_) => self.half_closed.push(HalfClosed {
+                conn,
+                since: now,
+                sent: 0,
+            }),
+            Role::Leaving => {}
             Role::Door(_) => self.close(now, conn, Closing::Graceful),
             Role::Source(_) => self.source_ends(now, conn, "it has closed its side"),
             Role::Upstream(feed, attempt) => {
@@ -250,6 +267,30 @@ impl Station {
                 self.upstream_gone(now, feed, attempt, "the upstream closed the link");
             }
         }
+    }
+
+    /// Who has closed one side and is sent nothing cannot be told from who has gone: after a while it is let go.
+    fn close_silent_halves(&mut self, now: Now) {
+        let patience = self.house.config.listener.dead_after;
+        let mut halves = std::mem::take(&mut self.half_closed);
+        halves.retain_mut(|half| {
+            let Some(entry) = self.conns.get(half.conn) else {
+                return false;
+            };
+            if let Role::Listener(key) = entry.role {
+                let sent = self.listeners.all[key].sent;
+                if std::mem::replace(&mut half.sent, sent) != sent {
+                    half.since = now;
+                }
+            }
+            if now.since(half.since) < patience {
+                return true;
+            }
+            self.counters().listeners_gone.up();
+            self.close(now, half.conn, Closing::Abort);
+            false
+        });
+        self.half_closed.append(&mut halves);
     }
 
     /// A connection has gone by itself.
