@@ -33,6 +33,8 @@ const RECV_TURNS: usize = 4;
 const OPEN_TURN: usize = 64;
 /// How long after the last connection was opened a listener may still wait for its response head.
 const SETTLE: Duration = Duration::from_secs(10);
+/// A ramp may take so many times what was asked for.
+pub(crate) const RAMP_SLACK: u32 = 3;
 /// Receive buffer of a listener that never reads, in bytes.
 const STALLED_BUFFER: usize = 4096;
 /// Latencies are recorded up to here.
@@ -180,12 +182,16 @@ impl<'a> Crowd<'a> {
     /// Opens the connections at the asked rate, then waits until each is served or over.
     fn ramp(&mut self, stop: &Stop) -> Result<(), Error> {
         let per_one = Duration::from_secs(1) / self.plan.ramp;
-        let deadline = per_one * self.plan.count as u32 + SETTLE;
+        // A crowd that is held up itself opens late; only what is opened has a deadline of its own.
+        let mut deadline = per_one * self.plan.count as u32 * RAMP_SLACK + SETTLE;
         let mut opened = 0;
         while (opened < self.plan.count || self.unsettled > 0) && self.now < deadline && !stop.asked() {
             let due = (self.now.as_nanos() / per_one.as_nanos()) as usize + 1;
             let upto = due.min(self.plan.count).min(opened + OPEN_TURN);
             (opened..upto).for_each(|index| self.open(index));
+            if upto == self.plan.count && opened < upto {
+                deadline = self.start.elapsed() + SETTLE;
+            }
             opened = upto;
             let next = if opened < self.plan.count {
                 per_one * opened as u32

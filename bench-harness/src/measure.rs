@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::churn;
-use crate::crowd::Report;
+use crate::crowd::{RAMP_SLACK, Report};
 use crate::crowds;
 use crate::error::Error;
 use crate::events::Event;
@@ -195,7 +195,7 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
     let before = Gauge::of(server).read(Instant::now());
     let mut crowds = crowds::start(&server.url, directory, load)?;
     let ramp = Duration::from_secs_f64(load.listeners as f64 / f64::from(load.ramp));
-    let patience = ramp + Duration::from_secs(load.warm_up_seconds) + MARGIN;
+    let patience = ramp * RAMP_SLACK + Duration::from_secs(load.warm_up_seconds) + MARGIN;
     crowds[0].expect(patience, stop, |event| {
         matches!(event, Some(Event::Start)).then_some(())
     })?;
