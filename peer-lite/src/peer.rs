@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,7 @@ impl Peer {
             player_url: format!("http://{}/", reachable(listen)),
             mount: channel.mount,
             began: Instant::now(),
+            trouble: Mutex::default(),
         });
         let desk = desk::open(Arc::downgrade(&house), gauge.clone())?;
         let give = Box::new(move |stream, read| desk.admit(stream, read));
@@ -59,9 +60,10 @@ impl Peer {
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), 0, seed).map_err(io::Error::other)?;
         let crew = Crew::start(Backend::Mio, [(setup, station)])?;
-        thread::Builder::new()
-            .name("notes".into())
-            .spawn(move || write_notes(&events))?;
+        thread::Builder::new().name("notes".into()).spawn({
+            let gauge = gauge.clone();
+            move || write_notes(&events, &gauge)
+        })?;
         Ok(Self {
             house,
             gauge,
@@ -164,7 +166,7 @@ fn upstreams(options: &Options, channel: &Channel, node_id: &str) -> io::Result<
     Ok(vec![link, plain])
 }
 
-fn write_notes(events: &Receiver<Event>) {
+fn write_notes(events: &Receiver<Event>, gauge: &Gauge) {
     while let Ok(event) = events.recv() {
         match event {
             Event::Note {
@@ -174,7 +176,10 @@ fn write_notes(events: &Receiver<Event>) {
             Event::Note {
                 level: Level::Warn,
                 text,
-            } => tracing::warn!("{text}"),
+            } => {
+                tracing::warn!("{text}");
+                *gauge.trouble.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            }
             Event::Access(access) => tracing::debug!("{} {} {}", access.peer, access.target, access.status),
         }
     }

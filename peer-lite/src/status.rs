@@ -1,6 +1,7 @@
 //! How a peer is doing, in numbers.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use relay_station::{Channel, House, Run};
@@ -14,6 +15,8 @@ pub struct Status {
     pub player_url: String,
     /// `connecting` (nothing has come yet), `on-air`, `holding` (the source is away for a moment) or `ended`.
     pub state: String,
+    /// Why not, when it is not on the air and a reason is known.
+    pub reason: String,
     /// Who it hears: the id of the node upstream, or the address of a plain server.
     pub source: String,
     /// How: `link` (chunk-exact), `http` (a plain stream), or empty while nothing has come.
@@ -49,6 +52,8 @@ pub(crate) struct Gauge {
     pub(crate) player_url: String,
     pub(crate) mount: String,
     pub(crate) began: Instant,
+    /// The last warning.
+    pub(crate) trouble: Mutex<String>,
 }
 
 impl Gauge {
@@ -69,6 +74,13 @@ impl Gauge {
         };
         if let Some(channel) = house.directory.get(&self.mount) {
             fill(&mut status, &channel);
+        }
+        if status.state != "on-air" {
+            status.reason = self
+                .trouble
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
         }
         status
     }

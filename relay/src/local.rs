@@ -143,15 +143,20 @@ impl Local {
         self.mount.as_deref()
     }
 
-    /// Begins to play into a relay, until `stop` is set.
+    /// Begins to play into a relay, until `stop` is set. Sets `failed` when it cannot be played (any further).
     ///
     /// # Errors
     ///
     /// When there is no thread to be had.
-    pub fn play(self, house: Arc<House>, stop: Arc<AtomicBool>) -> io::Result<()> {
+    pub fn play(self, house: Arc<House>, stop: Arc<AtomicBool>, failed: Arc<AtomicBool>) -> io::Result<()> {
         let thread = thread::Builder::new().name("local".into());
         // Not joined: it may wait on standard input for as long as it likes.
-        thread.spawn(move || Play::new(self, house, stop).run()).map(drop)
+        let play = move || {
+            if !Play::new(self, house, stop).run() {
+                failed.store(true, Ordering::Release);
+            }
+        };
+        thread.spawn(play).map(drop)
     }
 }
 
@@ -213,9 +218,11 @@ impl Play {
         }
     }
 
-    fn run(mut self) {
+    /// Answers whether it went well.
+    fn run(mut self) -> bool {
         let what = self.local.what.clone();
-        match self.play() {
+        let played = self.play();
+        match &played {
             Ok(()) => tracing::info!("{}: {what} is over", self.mount),
             Err(error) => tracing::error!("{error}"),
         }
@@ -223,6 +230,7 @@ impl Play {
             let mount = std::mem::take(&mut self.mount);
             let _ = self.post(Order::End { mount });
         }
+        played.is_ok()
     }
 
     fn play(&mut self) -> Result<(), Error> {

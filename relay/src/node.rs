@@ -22,6 +22,7 @@ pub const CLOSE_MAX: Duration = Duration::from_secs(3);
 pub struct Node {
     open: Open,
     conductor: Conductor,
+    failed: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
 }
 
@@ -50,6 +51,7 @@ impl Node {
             open,
             conductor,
             stop: Arc::default(),
+            failed: Arc::default(),
         })
     }
 
@@ -59,7 +61,12 @@ impl Node {
     ///
     /// When there is no thread to be had.
     pub fn play(&self, local: Local) -> io::Result<()> {
-        local.play(self.open.house.clone(), self.stop.clone())
+        local.play(self.open.house.clone(), self.stop.clone(), self.failed.clone())
+    }
+
+    /// Whether a channel that was to be played into it cannot be.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// Where it listens.

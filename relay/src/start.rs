@@ -73,6 +73,10 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
         node.play(local)?;
     }
     while told.recv_timeout(LOOK).is_err() {
+        if node.has_failed() {
+            node.close()?;
+            return Err(Failure::runtime("the source cannot be played; the log says why"));
+        }
         if node.is_broken() {
             node.close()?;
             return Err(Failure::runtime(

@@ -180,11 +180,18 @@ fn signals(backend: Backend) {
     stage.expect_unharmed();
     // Two at once would be one to the kernel: the second comes when the first has been understood.
     stage.relay.signal(Signal::SIGTERM);
-    assert!(eventually(PATIENCE, || stage.relay.said().contains("once more to close at once")));
+    assert!(eventually(PATIENCE, || stage
+        .relay
+        .said()
+        .contains("once more to close at once")));
     stage.relay.signal(Signal::SIGTERM);
     let ended = stage.relay.wait(Duration::from_secs(5));
     let code = ended.and_then(|status| status.code());
-    assert_eq!(code, Some(1), "the second SIGTERM ends it at once, not in good order");
+    assert_eq!(
+        code,
+        Some(1),
+        "the second SIGTERM ends it at once, not in good order"
+    );
     assert!(eventually(PATIENCE, || stage.control.is_closed()));
 }
 

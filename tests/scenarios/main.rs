@@ -23,5 +23,6 @@ mod hostile_heads;
 mod hostile_sources;
 mod kernel;
 mod neighbours;
+mod page;
 mod slow_listeners;
 mod source_blinks;

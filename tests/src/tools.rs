@@ -51,7 +51,8 @@ pub fn lacks(scenario: &str, root: bool, programs: &[&str]) -> bool {
     // Runners keep what a passing test says to themselves: the summary of `tests/run` reads this.
     if let Some(file) = std::env::var_os("TOTALITY_SKIPPED") {
         let noted = std::fs::OpenOptions::new().create(true).append(true).open(file);
-        let _ = noted.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes()));
+        let _ =
+            noted.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes()));
     }
     true
 }

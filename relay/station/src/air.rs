@@ -11,7 +11,9 @@ use crate::orders::{Event, Level};
 
 /// A channel is fed (again).
 pub(crate) fn up(house: &House, worker: usize, channel: &Arc<Channel>) {
-    turns(house, worker, channel, |rule| rule.source_up());
+    if let Some(transition) = channel.on_air(|rule| rule.source_up()) {
+        turn(house, worker, channel, transition, None);
+    }
     // A source that took over while the former one was still on the air changes nothing for the rule.
     channel.change(|about| about.state = State::OnAir);
     house.ring_all();

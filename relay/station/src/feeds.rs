@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_link::{
-    Action, Connected, Failure, Follow, FollowConfig, Kind as How, LinkEvent, Merge, Position, Taken,
-    Upstream, Upstreams,
+    Action, Connected, Failure, Follow, FollowConfig, Kind as How, LinkError, LinkEvent, Merge, Position,
+    Taken, Upstream, Upstreams,
 };
 use relay_media::Kind;
 use relay_seam::{Closing, Conn, Now, Output};
@@ -53,6 +53,8 @@ pub(crate) struct Feed {
     idle_since: Now,
     /// No upstream knows the mount, since then.
     unknown_since: Option<Now>,
+    /// What was last said of an upstream that cannot be used: said once, until it changes.
+    last_why: String,
     /// When to ask [`Upstreams::next_action`] again.
     next_action: Option<Now>,
 }
@@ -195,6 +197,7 @@ impl Station {
             kept: Kept::Nothing,
             idle_since: now,
             unknown_since: None,
+            last_why: String::new(),
             next_action: Some(now),
         });
     }
@@ -572,7 +575,10 @@ impl Station {
             air::gone(&house, self.worker, now, &channel);
             self.holding.push(channel);
         }
-        if was_current || failure == Failure::Loop {
+        let feed = &mut self.feeds[key];
+        let news = feed.always && feed.last_why != why;
+        if was_current || failure == Failure::Loop || news {
+            feed.last_why = why.to_owned();
             let text = format!(
                 "{mount}: upstream {upstream}: {}",
                 relay_wire::text::escape_log(why)
@@ -669,7 +675,15 @@ impl Feed {
         }
         match (wrong, fed) {
             (Some(outcome), _) => outcome,
-            (None, Err(error)) => Outcome::Lost(error.failure(), error.to_string()),
+            (None, Err(error)) => {
+                let hint = match error {
+                    LinkError::NotALink { .. } | LinkError::Status { got: 400..500 } => {
+                        " (a plain HTTP or Icecast server is pulled by pull+http://… instead)"
+                    }
+                    _ => "",
+                };
+                Outcome::Lost(error.failure(), format!("{error}{hint}"))
+            }
             (None, Ok(())) => Outcome::Fine,
         }
     }

@@ -1,6 +1,7 @@
 //! Sources that push: admission at the door, bytes on their way to *keep*, and their end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use relay_seam::{Closing, Conn, Now, Output};
 use relay_source::{Allowance, Push, Verdict};
@@ -12,6 +13,9 @@ use crate::intake::{Intake, Introduction};
 use crate::listeners::Request;
 use crate::orders::{Event, Level};
 use crate::turn::Station;
+
+/// Refused sources are noted no more often than this.
+const REFUSAL_NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection that feeds a channel.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ impl Station {
         let software = house.config.software.as_str();
         let refused = |station: &mut Station, answer: relay_source::Answer| {
             station.counters().refused_sources.up();
+            station.note_refusal(now, &request, answer.status, &answer.body);
             station.log(now, &request, None, answer.status, 0);
             station.leave_with(conn, answer.to_bytes(software, now.wall_us() / 1_000_000));
         };
@@ -83,6 +88,23 @@ impl Station {
         if !body.is_empty() {
             self.source_heard(now, conn, body);
         }
+    }
+
+    /// Why a source was refused, for whoever wonders; at most a line a second, so that a flood of them is no flood of lines.
+    fn note_refusal(&mut self, now: Now, request: &Request, status: u16, why: &str) {
+        if now < self.next_refusal_note {
+            return;
+        }
+        self.next_refusal_note = now + REFUSAL_NOTE_EVERY;
+        let (peer, mount) = (request.peer, relay_wire::text::escape_log(&request.target));
+        let text = format!("{mount}: source {peer} refused, {status}: {}", why.trim_end());
+        self.house.tell(
+            self.worker,
+            Event::Note {
+                level: Level::Warn,
+                text,
+            },
+        );
     }
 
     pub(crate) fn source_heard(&mut self, now: Now, conn: Conn, bytes: &[u8]) {

@@ -54,6 +54,7 @@ pub struct Station {
     slow: Vec<usize>,
     next_tick: Now,
     next_judgement: Now,
+    pub(crate) next_refusal_note: Now,
     /// Something has changed that those who wait, or whose run is over, may have been waiting for.
     stirred: bool,
     begun: bool,
@@ -102,6 +103,7 @@ impl Station {
             slow: Vec::new(),
             next_tick: Now::new(0, 0),
             next_judgement: Now::new(0, 0),
+            next_refusal_note: Now::new(0, 0),
             stirred: false,
             begun: false,
             finishing: false,
