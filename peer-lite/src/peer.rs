@@ -130,7 +130,7 @@ fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
         channels_max: 2,
         ring_bytes: RING_BYTES,
         ring_seconds: 16,
-        ring_max_bytes: 32 << 20,
+        ring_max_bytes: 16 << 20,
         chunk_size: 1316,
         listener: relay_listener::Config {
             max: PLAYERS_MAX,

@@ -160,7 +160,7 @@ keys! {
         ring_seconds Number "limits-ring-seconds" "SECONDS" = "16"
             "How much of a channel its ring holds where the bit rate is known; makes rings larger, never \
              smaller.";
-        ring_max Text "limits-ring-max" "BYTES" = "32MiB"
+        ring_max Text "limits-ring-max" "BYTES" = "16MiB"
             "No ring grows beyond this, whatever the bit rate.";
         head_timeout Text "limits-head-timeout" "TIME" = "15s"
             "How long a request head may take.";

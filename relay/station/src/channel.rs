@@ -29,6 +29,8 @@ pub struct Channel {
     claimed: AtomicBool,
     /// Bit per worker: ring its bell when the head moves.
     pub(crate) wake: AtomicU64,
+    /// Counts runs.
+    generation: AtomicU64,
     /// Where the heads were when sleepers were last woken.
     woken_at: AtomicU64,
     /// Listeners now, over all workers.
@@ -129,6 +131,8 @@ pub struct Run {
     pub(crate) icy_wanted: AtomicBool,
     /// Where metadata intervals begin, modulo their length, if a framing of the same epoch has said so.
     pub(crate) icy_alignment: OnceLock<u64>,
+    /// The how-manieth run of its channel it is.
+    pub(crate) generation: AtomicU64,
     /// The position it began at here: what is older was never here.
     pub start: u64,
     /// It begins where it does because another node wanted to go on from there.
@@ -169,6 +173,7 @@ impl Channel {
             claimed: AtomicBool::new(false),
             wake: AtomicU64::new(0),
             woken_at: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             listeners: AtomicUsize::new(0),
             links: AtomicUsize::new(0),
             listeners_peak: AtomicUsize::new(0),
@@ -221,7 +226,18 @@ impl Channel {
         ask(&mut self.on_air.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How many runs there have been.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_run(&self, run: Option<Arc<Run>>) {
+        if let Some(run) = &run {
+            run.generation.store(
+                self.generation.fetch_add(1, Ordering::Relaxed) + 1,
+                Ordering::Relaxed,
+            );
+        }
         *self.run.write().unwrap_or_else(PoisonError::into_inner) = run;
         self.version.fetch_add(1, Ordering::Release);
     }
@@ -301,6 +317,7 @@ impl Run {
             icy: OnceLock::new(),
             icy_wanted: AtomicBool::new(false),
             icy_alignment: OnceLock::new(),
+            generation: AtomicU64::new(0),
             start,
             rewound,
             rewind_to: AtomicU64::new(NO_REWIND),

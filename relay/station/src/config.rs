@@ -78,7 +78,7 @@ impl Config {
     pub fn budget(&self) -> Budget {
         let ring = self.ring_bytes.max(self.ring_max_bytes).next_power_of_two();
         // Raw, link and metadata framing may each have a ring; the old run of a channel lives on until it is drained.
-        let channel = 3 * ring;
+        let channel = 2 * 3 * ring;
         Budget {
             channels: (channel * self.channels_max) as u64,
             listeners_user: (self.connections_max * crate::LISTENER_BYTES) as u64,

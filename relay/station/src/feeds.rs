@@ -576,7 +576,9 @@ impl Station {
             self.holding.push(channel);
         }
         let feed = &mut self.feeds[key];
-        let news = feed.always && feed.last_why != why;
+        // That a mount is not there is no news where strangers may ask for any.
+        let token = why.contains("got 401") || why.contains("got 403");
+        let news = feed.last_why != why && (feed.always || failure != Failure::Refused || token);
         if was_current || failure == Failure::Loop || news {
             feed.last_why = why.to_owned();
             let text = format!(

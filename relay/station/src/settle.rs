@@ -20,6 +20,8 @@ enum Fate {
     Move(Arc<Channel>, Arc<Run>),
     /// They are let go, each when it has had everything.
     Go,
+    /// They are let go as they are: they hold on to a run that its channel has left two runs ago.
+    Evict,
 }
 
 impl Station {
@@ -48,6 +50,11 @@ impl Station {
     fn settle_listener(&mut self, now: Now, key: usize, listener: usize) {
         match self.fate(key, listener) {
             Fate::Stay => {}
+            Fate::Evict => {
+                self.counters().lag_closed.up();
+                let conn = self.listeners.all[listener].conn;
+                self.close(now, conn, Closing::Abort);
+            }
             Fate::Go => {
                 if self.listeners.drained(listener) || self.listeners.idle(listener) {
                     self.counters().listeners_ended.up();
@@ -62,6 +69,11 @@ impl Station {
         let stream = &self.listeners.streams[key];
         let home = &self.listeners.cold(listener).home;
         let (state, guest) = (home.state(), !Arc::ptr_eq(home, &stream.channel));
+        // The memory of a channel is that of two runs: the present one, and the one that is being left.
+        let passed = stream.channel.generation() - stream.run.generation.load(Ordering::Relaxed);
+        if passed >= 2 && !self.listeners.drained(listener) {
+            return Fate::Evict;
+        }
         if state == State::Ended {
             return Fate::Go;
         }
