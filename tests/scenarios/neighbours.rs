@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use totality_tests::{
     Backend, Checker, Form, Host, Listener, Opts, Process, Relay, SOURCE_PASSWORD, Source, World, eventually,
-    icecast, lacks,
+    ffmpeg, icecast, lacks, play, vlc,
 };
 use totality_tests::{Framing, get};
 
@@ -14,6 +14,7 @@ use crate::common::{KBPS, MOUNT};
 on_both_backends! {
     icecast_relays_us
     we_pull_from_icecast
+    we_pull_from_vlc
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,4 +112,45 @@ fn we_pull_from_icecast(backend: Backend) {
     );
     // Where Icecast cut the old stream and began the new one there may be a piece of a packet.
     listener.judge(|heard| assert!(heard.jumps().len() == 1 && heard.faults().len() <= 2, "{heard:?}"));
+}
+
+/// VLC's own HTTP output is a live URL like any other.
+fn we_pull_from_vlc(backend: Backend) {
+    if lacks("VLC", false, &["vlc", "ffmpeg"]) {
+        return;
+    }
+    let world = World::new("vlcpull");
+    let host = world.host("root");
+    let film = host.file("film.ts");
+    let make = [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=size=160x120:rate=25",
+        "-t",
+        "20",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-g",
+        "25",
+        "-f",
+        "mpegts",
+    ];
+    let args: Vec<&str> = make.iter().copied().chain([film.to_str().unwrap()]).collect();
+    assert!(
+        ffmpeg(&host, "film", &args)
+            .wait(PATIENCE)
+            .is_some_and(|status| status.success())
+    );
+    std::fs::set_permissions(&film, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let at = SocketAddr::new(host.ip(), host.free_port());
+    let sout = format!("--sout=#std{{access=http,mux=ts,dst={at}/film.ts}}");
+    let _vlc = vlc(&host, "vlc", &["--loop", &sout, film.to_str().unwrap()]);
+    let pull = format!("/pulled.ts=http://{at}/film.ts");
+    let relay = Relay::start(&host, Opts::on(backend).args(&["--pull", &pull]));
+    let known = || relay.get("/api/v1/channels").text().contains("on-air");
+    assert!(eventually(PATIENCE, known), "{}", relay.said());
+    play(&host, &relay.url("/pulled.ts"), 3, &[]).unwrap();
 }
