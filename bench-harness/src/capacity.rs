@@ -1,7 +1,7 @@
 //! `capacity`: how many viewers at R kb/s this host carries, and what stops it first.
 //!
-//! A few crowds of growing size are measured; straight lines through CPU time, memory and open files over the number of
-//! listeners are then drawn to where each of them runs out. The smallest of these is the answer. What is not measured
+//! A few crowds of growing size are measured; from what a viewer costs (the slope over the crowds, or a head of the
+//! largest, whichever is dearer) follows where CPU, memory and open files run out. The smallest of these is the answer. What is not measured
 //! here is said: the network card's rate, and the viewers' own ports.
 
 use std::fmt;
@@ -21,6 +21,8 @@ use crate::stop::Stop;
 const CPU_SHARE: f64 = 0.85;
 /// Part of the memory available now that viewers may take.
 const MEMORY_SHARE: f64 = 0.8;
+/// An answer so many times beyond the largest crowd is a guess.
+const FAR: u64 = 2;
 /// A step counts as carried when so much of what was due was delivered.
 const CARRIED: f64 = 0.98;
 
@@ -58,6 +60,8 @@ pub(crate) struct Report {
     pub(crate) steps: Vec<Step>,
     /// The nearest first.
     pub(crate) limits: Vec<Limit>,
+    /// Viewers that a single client address can have here: a proxy, or this bench.
+    pub(crate) ports_per_client_address: Option<u64>,
     pub(crate) caveats: Vec<String>,
 }
 
@@ -89,6 +93,7 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report,
         kbps: plan.base.load.kbps,
         steps,
         limits,
+        ports_per_client_address: client_ports(),
         caveats,
     })
 }
@@ -124,7 +129,14 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             });
         }
     };
-    let cpu = measured(|n| n.server_busy);
+    let last = steps.iter().rev().find(|step| step.carried);
+    let share = |value: fn(&Numbers) -> f64| {
+        let each = last.and_then(|step| Some(value(step.numbers.as_ref()?) / step.listeners.max(1) as f64));
+        each.unwrap_or(0.0)
+    };
+    // Not the slope alone: a crowd costs more per head as it outgrows the caches, and a base that is noise would be taken
+    // off its price. What a head of the largest crowd cost is the least that is believed.
+    let cpu = (0.0, measured(whole_busy).1.max(share(whole_busy)));
     let most = CPU_SHARE * plan.cores as f64;
     add(
         "CPU",
@@ -135,20 +147,24 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             cpu.1 * 1e6
         ),
     );
-    let (user, kernel) = (measured(|n| n.rss_kib), measured(|n| n.socket_kib));
+    let user = measured(|n| n.rss_kib)
+        .1
+        .max(figure(last, |n| n.rss_kib_per_listener));
+    // The kernel frees late what an earlier crowd held, so a later one can seem to hold nothing: the most of all counts.
+    let carried = steps.iter().filter(|step| step.carried);
+    let kernel = carried
+        .map(|step| figure(Some(step), |n| n.socket_kib_per_listener))
+        .fold(0.0, f64::max);
     if let Some(available) = memory_kib {
-        let (each, most) = (
-            user.1.max(0.0) + kernel.1.max(0.0),
-            available as f64 * MEMORY_SHARE,
-        );
+        let (each, most) = (user + kernel, available as f64 * MEMORY_SHARE);
         add(
             "memory",
             (0.0, each),
             most,
             format!(
                 "{each:.1} KiB per viewer ({:.1} server, {:.1} kernel, both ends of loopback); {:.0} MiB to spend",
-                user.1.max(0.0),
-                kernel.1.max(0.0),
+                user,
+                kernel,
                 most / 1024.0
             ),
         );
@@ -190,6 +206,15 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
     limits
 }
 
+/// Processors that the server and the kernel's packet threads used.
+fn whole_busy(n: &Numbers) -> f64 {
+    n.server_busy * (1.0 + n.softirq_seconds / n.cpu_seconds.max(1e-9))
+}
+
+fn figure(step: Option<&Step>, value: fn(&Numbers) -> f64) -> f64 {
+    step.and_then(|step| step.numbers.as_ref()).map_or(0.0, value)
+}
+
 /// Base and slope. One point is a line through the origin.
 fn line(points: &[(f64, f64)]) -> (f64, f64) {
     match points {
@@ -216,6 +241,14 @@ fn fastest_link() -> Option<u64> {
     };
     let speeds = cards.filter_map(|card| speed(card.path()));
     speeds.filter(|mbps| *mbps > 0).map(|mbps| mbps as u64).max()
+}
+
+/// Ports that one client address has for connections to one server: a bound on those behind a proxy, not on the server.
+fn client_ports() -> Option<u64> {
+    let text = read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ends = text.split_whitespace().filter_map(|end| end.parse::<u64>().ok());
+    let (first, last) = (ends.next()?, ends.next()?);
+    Some((last + 1).saturating_sub(first))
 }
 
 /// Open files that a server under this process, or an already running one, may have.
@@ -250,6 +283,30 @@ impl fmt::Display for Report {
         } in &self.limits
         {
             writeln!(out, "limit   {what:<13} {viewers:>9} viewers: {because}")?;
+        }
+        if let Some(ports) = self.ports_per_client_address {
+            writeln!(
+                out,
+                "note    {ports} viewers at most from one client address with this port range"
+            )?;
+        }
+        if !self.limits.iter().any(|limit| limit.what == "network card") {
+            writeln!(
+                out,
+                "note    no network card says how fast its link is: its rate is a limit of its own"
+            )?;
+        }
+        let carried = self
+            .steps
+            .iter()
+            .filter(|step| step.carried)
+            .map(|step| step.listeners);
+        let (most, first) = (carried.max().unwrap_or(0) as u64, self.limits.first());
+        if first.is_some_and(|limit| limit.viewers > FAR * most) {
+            writeln!(
+                out,
+                "note    the answer is far beyond the {most} viewers that were measured: larger --steps make it surer"
+            )?;
         }
         let kbps = self.kbps;
         match self.limits.first() {

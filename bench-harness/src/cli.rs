@@ -41,7 +41,7 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  Is the relay near the least a server can cost, and how far from Icecast?
+  How near is the relay to a bare send() per listener, and how far from Icecast?
     bench-harness compare --against floor,icecast2 --listeners 1000 --kbps 2000 --seconds 10 --json out.json
   A source in one terminal, a crowd in another:
     RELAY_AUTH_SOURCE_PASSWORD=... bench-harness source http://127.0.0.1:8000/eclipse.ts --kbps 2000 --seconds 60
@@ -201,7 +201,7 @@ struct LoadArgs {
     json: Option<PathBuf>,
 }
 
-/// The least a server can cost: one plain send() per listener and interval, nothing else
+/// What a server of plain system calls costs at least: one send() per listener and interval, nothing else
 ///
 /// Answers in CPU-seconds per delivered GB, for this machine, this rate and this interval.
 #[derive(Args)]

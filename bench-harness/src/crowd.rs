@@ -81,6 +81,10 @@ struct Listener {
     promised: Option<u64>,
     /// In the window.
     bytes: u64,
+    /// Times in the window that the socket had bytes: how often the server sends, as far as the reader is not late.
+    arrivals: u64,
+    /// The turn of the last arrival: several reads of one turn are one.
+    turn: u64,
     last: Duration,
     longest_gap: Duration,
 }
@@ -107,6 +111,7 @@ struct Crowd<'a> {
     tally: Tally,
     latency: Histogram<u64>,
     measuring: bool,
+    turns: u64,
     start: Instant,
     now: Duration,
     junk: Vec<u8>,
@@ -173,6 +178,7 @@ impl<'a> Crowd<'a> {
             tally: Tally::default(),
             latency: latency.map_err(|error| Error::Failed(format!("histogram: {error}")))?,
             measuring: false,
+            turns: 0,
             start: Instant::now(),
             now: Duration::ZERO,
             junk: vec![0; RECV_MAX],
@@ -229,6 +235,8 @@ impl<'a> Crowd<'a> {
                     ear,
                     promised: None,
                     bytes: 0,
+                    arrivals: 0,
+                    turn: 0,
                     last,
                     longest_gap: Duration::ZERO,
                 });
@@ -261,11 +269,13 @@ impl<'a> Crowd<'a> {
             _ => {}
         }
         self.now = self.start.elapsed();
+        self.turns += 1;
         for event in &events {
             let mut view = View {
                 registry: self.poll.registry(),
                 request: self.request.as_bytes(),
                 now: self.now,
+                turn: self.turns,
                 measuring: self.measuring,
                 latency: &mut self.latency,
                 junk: &mut self.junk,
@@ -292,6 +302,7 @@ impl<'a> Crowd<'a> {
         self.measuring = true;
         for listener in &mut self.listeners {
             listener.bytes = 0;
+            listener.arrivals = 0;
             listener.last = self.now;
             listener.longest_gap = Duration::ZERO;
         }
@@ -314,14 +325,16 @@ impl<'a> Crowd<'a> {
         }
         self.tally.stalled_closed = let_go(&self.listeners);
         let latency = Latency::of(&self.latency);
-        Report::new(
+        let arrivals = self.listeners.iter().map(|listener| listener.arrivals).sum();
+        let report = Report::new(
             self.plan,
             std::mem::take(&mut self.tally),
             bytes,
             gaps,
             latency,
             (window, ramped, cpu),
-        )
+        );
+        Report { arrivals, ..report }
     }
 }
 
@@ -330,6 +343,7 @@ struct View<'a> {
     registry: &'a Registry,
     request: &'a [u8],
     now: Duration,
+    turn: u64,
     measuring: bool,
     latency: &'a mut Histogram<u64>,
     junk: &'a mut [u8],
@@ -461,6 +475,10 @@ impl Listener {
     /// `bytes` hold what was received, unless the kernel dropped it (`Ear::Count`).
     fn heard(&mut self, bytes: &[u8], got: usize, view: &mut View<'_>) {
         self.bytes += got as u64;
+        if self.turn != view.turn {
+            self.arrivals += 1;
+            self.turn = view.turn;
+        }
         self.longest_gap = self.longest_gap.max(view.now.saturating_sub(self.last));
         self.last = view.now;
         if let Ear::Check(scanner) = &mut self.ear {

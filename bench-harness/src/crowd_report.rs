@@ -91,6 +91,8 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) ramp_seconds: f64,
     pub(crate) bytes: u64,
+    /// Times that a listener's socket had bytes, of all listeners: late readers see fewer than there were.
+    pub(crate) arrivals: u64,
     pub(crate) gbit_per_s: f64,
     pub(crate) bytes_min: u64,
     pub(crate) bytes_median: u64,
@@ -126,6 +128,7 @@ impl Report {
             seconds,
             ramp_seconds: ramped.as_secs_f64(),
             bytes: total,
+            arrivals: 0,
             gbit_per_s: total as f64 * 8e-9 / seconds.max(1e-9),
             bytes_min: at(&bytes, 0.0),
             bytes_median: at(&bytes, 0.5),
@@ -155,6 +158,7 @@ impl Report {
         self.seconds = self.seconds.max(other.seconds);
         self.ramp_seconds = self.ramp_seconds.max(other.ramp_seconds);
         self.bytes += other.bytes;
+        self.arrivals += other.arrivals;
         self.gbit_per_s += other.gbit_per_s;
         self.bytes_min = self.bytes_min.min(other.bytes_min);
         self.bytes_max = self.bytes_max.max(other.bytes_max);

@@ -1,4 +1,5 @@
-//! What a child of the harness tells its parent: one JSON object a line on stdout, so that CPU is read at the right moment.
+//! What a child of the harness tells its parent: one JSON object a line on stdout, so that CPU is read at the
+//! right moment.
 
 use std::io::Write;
 

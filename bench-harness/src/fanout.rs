@@ -75,8 +75,8 @@ impl Sweep {
     /// One line per point and server, and the caveats.
     pub(crate) fn text(&self) -> String {
         let heads = [
-            "server", "lst", "kb/s", "T ms", "CPU-s/GB", "x floor", "busy", "Gb/s", "of due", "p50 ms",
-            "p99 ms", "gap ms", "min/max", "unserved", "closed", "faults",
+            "server", "lst", "kb/s", "T ms", "real T", "ksoft s", "CPU-s/GB", "x floor", "x whole", "busy",
+            "Gb/s", "of due", "p50 ms", "p99 ms", "gap ms", "min/max", "unserved", "closed", "faults",
         ];
         let mut rows = vec![heads.map(str::to_owned).to_vec()];
         for cell in &self.cells {
@@ -109,8 +109,12 @@ fn line(load: &Load, row: &Row) -> Vec<String> {
 fn figures(n: &Numbers) -> Vec<String> {
     let percent = |ratio: f64| format!("{:.0}%", ratio * 100.0);
     vec![
+        format!("{:.1}", n.arrival_ms),
+        format!("{:.2}", n.softirq_seconds),
         format!("{:.3}", n.cpu_s_per_gb),
         n.times_floor.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+        n.times_floor_whole
+            .map_or("-".into(), |ratio| format!("{ratio:.2}")),
         percent(n.server_busy),
         format!("{:.3}", n.gbit_per_s),
         percent(n.delivered_ratio),

@@ -1,4 +1,4 @@
-//! The floor: the least a server in user space can do. One thread; every T ms it takes what the source sent and gives
+//! The floor: the least that a server of plain system calls can do. One thread; every T ms it takes what the source sent and gives
 //! the same buffer to each socket with one plain `send()`. Nobody is waited for, nothing is kept, nothing is parsed
 //! beyond the first word of a request. What another server costs above this is that server's own.
 

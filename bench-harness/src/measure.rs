@@ -56,10 +56,16 @@ pub(crate) struct Numbers {
     pub(crate) cpu_seconds: f64,
     pub(crate) cpu_s_per_gb: f64,
     pub(crate) times_floor: Option<f64>,
+    /// The same with the kernel's packet threads on both sides: work that one server is charged for and another is not.
+    pub(crate) times_floor_whole: Option<f64>,
     /// CPU time over wall time; 1.0 is a whole processor.
     pub(crate) server_busy: f64,
     pub(crate) crowd_busy: f64,
     pub(crate) gbit_per_s: f64,
+    /// Mean time between two arrivals at a listener: what the server's batching really was, at most.
+    pub(crate) arrival_ms: f64,
+    /// CPU time of the kernel's packet threads in the window, machine-wide; in no server's figure.
+    pub(crate) softirq_seconds: f64,
     /// Delivered over what the listeners should have had.
     pub(crate) delivered_ratio: f64,
     pub(crate) rss_kib: f64,
@@ -89,6 +95,8 @@ pub(crate) struct Sample {
     pub(crate) cpu_seconds: f64,
     pub(crate) rss_kib: u64,
     pub(crate) files: u64,
+    /// CPU time of the kernel's packet threads so far.
+    pub(crate) softirq_seconds: f64,
     /// All TCP sockets of the machine.
     pub(crate) socket_kib: u64,
 }
@@ -186,6 +194,7 @@ impl Gauge {
             cpu_seconds: procfs::cpu(&self.0).as_secs_f64(),
             rss_kib: procfs::rss_kib(&self.0),
             files: procfs::files(&self.0),
+            softirq_seconds: procfs::softirq_cpu().as_secs_f64(),
             socket_kib: procfs::tcp_memory_kib(),
         }
     }
@@ -272,9 +281,13 @@ fn numbers(load: &Load, crowd: &Report, (before, samples): (&Sample, &[Sample]),
         cpu_seconds,
         cpu_s_per_gb: cpu_seconds / gb.max(1e-9),
         times_floor: None,
+        times_floor_whole: None,
         server_busy: cpu_seconds / crowd.seconds.max(1e-9),
         crowd_busy: crowd.cpu_seconds / crowd.seconds.max(1e-9),
         gbit_per_s: crowd.gbit_per_s,
+        arrival_ms: (load.listeners - load.stall) as f64 * crowd.seconds * 1e3
+            / (crowd.arrivals as f64).max(1.0),
+        softirq_seconds: last.softirq_seconds - first.softirq_seconds,
         delivered_ratio: crowd.bytes as f64 / wanted.max(1.0),
         rss_kib: last.rss_kib as f64,
         files: last.files as f64,

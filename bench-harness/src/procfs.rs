@@ -43,6 +43,17 @@ pub(crate) fn cpu(pids: &[u32]) -> Duration {
     pids.iter().filter_map(one).sum()
 }
 
+/// CPU time of the kernel's own threads for packets. What they do of a server's work is charged to nobody.
+pub(crate) fn softirq_cpu() -> Duration {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let ours = |pid: &u32| {
+        let name = read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("ksoftirqd/")
+    };
+    cpu(&pids.filter(ours).collect::<Vec<u32>>())
+}
+
 /// Resident memory of a process tree in KiB.
 pub(crate) fn rss_kib(pids: &[u32]) -> u64 {
     pids.iter()

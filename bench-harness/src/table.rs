@@ -6,6 +6,8 @@ use crate::procfs::Machine;
 
 /// From here a processor counts as full, and latencies as those of a queue.
 const FULL: f64 = 0.95;
+/// From this part of a server's own CPU time on, the kernel's packet threads are worth a word.
+const SOFTIRQ_SHARE: f64 = 0.05;
 /// From this load on (before we began) somebody else was at work.
 const NOISY: f64 = 0.5;
 
@@ -133,6 +135,12 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
             "{server}: the crowd's processor was full; latency and bytes are the crowd's limit"
         ));
     }
+    if n.softirq_seconds > SOFTIRQ_SHARE * n.cpu_seconds {
+        notes.push(format!(
+            "{server}: packet threads of the kernel used {:.2} CPU-s beside its {:.2}: part of its work may be in neither",
+            n.softirq_seconds, n.cpu_seconds
+        ));
+    }
     if n.closed > 0.0 {
         notes.push(format!("{server}: it closed {} of its listeners", n.closed));
     }
@@ -148,14 +156,13 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
 /// Fills in each row's ratio to the floor of the same run.
 pub(crate) fn relate(rows: &mut [Row]) {
     let floor = rows.iter().find(|row| row.server == "floor");
-    let Some(floor) = floor
-        .and_then(|row| row.numbers.as_ref())
-        .map(|numbers| numbers.cpu_s_per_gb)
-    else {
+    let Some(floor) = floor.and_then(|row| row.numbers.clone()) else {
         return;
     };
+    let whole = |n: &Numbers| (n.cpu_seconds + n.softirq_seconds) / (n.gbit_per_s).max(1e-9);
     for numbers in rows.iter_mut().filter_map(|row| row.numbers.as_mut()) {
-        numbers.times_floor = Some(numbers.cpu_s_per_gb / floor);
+        numbers.times_floor = Some(numbers.cpu_s_per_gb / floor.cpu_s_per_gb);
+        numbers.times_floor_whole = Some(whole(numbers) / whole(&floor));
     }
 }
 
@@ -192,9 +199,12 @@ fn median(all: &[&Numbers]) -> Numbers {
         cpu_seconds: of(|n| n.cpu_seconds),
         cpu_s_per_gb: of(|n| n.cpu_s_per_gb),
         times_floor: related.then(|| of(|n| n.times_floor.unwrap_or(0.0))),
+        times_floor_whole: related.then(|| of(|n| n.times_floor_whole.unwrap_or(0.0))),
         server_busy: of(|n| n.server_busy),
         crowd_busy: of(|n| n.crowd_busy),
         gbit_per_s: of(|n| n.gbit_per_s),
+        arrival_ms: of(|n| n.arrival_ms),
+        softirq_seconds: of(|n| n.softirq_seconds),
         delivered_ratio: of(|n| n.delivered_ratio),
         rss_kib: of(|n| n.rss_kib),
         files: of(|n| n.files),

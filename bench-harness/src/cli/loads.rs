@@ -318,7 +318,7 @@ pub(super) fn soak(args: SoakArgs, stop: &Stop) -> Result<(), Error> {
 
 /// How many viewers at --kbps will this host carry, and what stops it first?
 ///
-/// Measures a few growing crowds and draws straight lines to where CPU, memory and open files run out. Without a URL it
+/// Measures a few growing crowds and tells from what a viewer costs where CPU, memory and open files run out. Without a URL it
 /// asks about the relay beside this program.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -334,7 +334,7 @@ pub(super) struct CapacityArgs {
     #[arg(long, requires = "url")]
     publish: bool,
     /// Crowds to measure
-    #[arg(long, value_delimiter = ',', default_value = "100,300,1000", value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
+    #[arg(long, value_delimiter = ',', default_value = "300,1000,3000", value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
     steps: Vec<u32>,
     /// Processors the server may have [default: one per worker]
     #[arg(long, value_name = "N")]

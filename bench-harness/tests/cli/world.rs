@@ -60,7 +60,8 @@ pub(crate) enum Manner {
     Refuses,
 }
 
-/// Serves connections on threads that end when the listener goes; the n-th connection gets the n-th manner, in a circle.
+/// Serves connections on threads that end when the listener goes; the n-th connection gets the n-th manner,
+/// in a circle.
 pub(crate) fn server(manners: &'static [Manner]) -> SocketAddr {
     let door = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = door.local_addr().unwrap();
