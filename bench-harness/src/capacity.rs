@@ -1,8 +1,9 @@
 //! `capacity`: how many viewers at R kb/s this host carries, and what stops it first.
 //!
-//! A few crowds of growing size are measured; from what a viewer costs (the slope over the crowds, or a head of the
-//! largest, whichever is dearer) follows where CPU, memory and open files run out. The smallest of these is the answer. What is not measured
-//! here is said: the network card's rate, and the viewers' own ports.
+//! A few crowds of growing size are measured; from what a viewer costs (the slope over the crowds, or a head
+//! of the largest, whichever is dearer) follows where CPU, memory and open files run out. The smallest of
+//! these is the answer. What is not measured here is said: the network card's rate, and the viewers' own
+//! ports.
 
 use std::fmt;
 use std::fs::read_to_string;
@@ -134,8 +135,8 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
         let each = last.and_then(|step| Some(value(step.numbers.as_ref()?) / step.listeners.max(1) as f64));
         each.unwrap_or(0.0)
     };
-    // Not the slope alone: a crowd costs more per head as it outgrows the caches, and a base that is noise would be taken
-    // off its price. What a head of the largest crowd cost is the least that is believed.
+    // Not the slope alone: a crowd costs more per head as it outgrows the caches, and a base that is noise
+    // would be taken off its price. What a head of the largest crowd cost is the least that is believed.
     let cpu = (0.0, measured(whole_busy).1.max(share(whole_busy)));
     let most = CPU_SHARE * plan.cores as f64;
     add(
@@ -150,7 +151,8 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
     let user = measured(|n| n.rss_kib)
         .1
         .max(figure(last, |n| n.rss_kib_per_listener));
-    // The kernel frees late what an earlier crowd held, so a later one can seem to hold nothing: the most of all counts.
+    // The kernel frees late what an earlier crowd held, so a later one can seem to hold nothing: the most of
+    // all counts.
     let carried = steps.iter().filter(|step| step.carried);
     let kernel = carried
         .map(|step| figure(Some(step), |n| n.socket_kib_per_listener))
@@ -266,7 +268,8 @@ impl fmt::Display for Report {
             };
             writeln!(
                 out,
-                "{:>7} viewers: {:.2} Gb/s, CPU {:.1}%, {:.0}% of due, p99 {:.1} ms, {:.1} KiB server + {:.0} KiB kernel each",
+                "{:>7} viewers: {:.2} Gb/s, CPU {:.1}%, {:.0}% of due, p99 {:.1} ms, {:.1} KiB server + {:.0} \
+                 KiB kernel each",
                 step.listeners,
                 n.gbit_per_s,
                 n.server_busy * 100.0,

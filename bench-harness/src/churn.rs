@@ -66,7 +66,8 @@ impl fmt::Display for Report {
         } = self;
         writeln!(
             out,
-            "came and went  {came}: {heard} heard, {refused} refused, {rejected} rejected, {closed} closed, {timed_out} timed out"
+            "came and went  {came}: {heard} heard, {refused} refused, {rejected} rejected, {closed} closed, \
+             {timed_out} timed out"
         )?;
         write!(
             out,

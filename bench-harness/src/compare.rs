@@ -90,7 +90,8 @@ impl Comparison {
         } = self.load;
         let runs = self.runs.len();
         format!(
-            "{listeners} listeners x {kbps} kb/s, {seconds} s, batching interval {interval_ms} ms, runs: {runs}\n\n{}\n\n{}",
+            "{listeners} listeners x {kbps} kb/s, {seconds} s, batching interval {interval_ms} ms, runs: \
+             {runs}\n\n{}\n\n{}",
             table::comparison(&self.medians),
             notes.join("\n"),
         )

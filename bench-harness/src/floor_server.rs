@@ -1,6 +1,7 @@
-//! The floor: the least that a server of plain system calls can do. One thread; every T ms it takes what the source sent and gives
-//! the same buffer to each socket with one plain `send()`. Nobody is waited for, nothing is kept, nothing is parsed
-//! beyond the first word of a request. What another server costs above this is that server's own.
+//! The floor: the least that a server of plain system calls can do. One thread; every T ms it takes what the
+//! source sent and gives the same buffer to each socket with one plain `send()`. Nobody is waited for,
+//! nothing is kept, nothing is parsed beyond the first word of a request. What another server costs above
+//! this is that server's own.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -24,7 +24,8 @@ use crate::stop::Stop;
 const HEAD_START: Duration = Duration::from_millis(500);
 /// What a child may need beyond the time it was asked to take.
 const MARGIN: Duration = Duration::from_secs(30);
-/// Time between two looks at the kernel's memory; no multiple of a usual batching interval, so that all its phases are seen.
+/// Time between two looks at the kernel's memory; no multiple of a usual batching interval, so that all its
+/// phases are seen.
 const LOOK: Duration = Duration::from_millis(23);
 
 /// Time between two samples of what the server holds.

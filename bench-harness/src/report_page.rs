@@ -226,7 +226,8 @@ pub(crate) fn page(report: &Report) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>bench-harness report</title><style>{STYLE}</style></head><body><main>\
-         <header><h1>bench-harness report</h1><p class=\"machine\">{} · {} cores · {} MiB · Linux {} · {} · load before \
+         <header><h1>bench-harness report</h1><p class=\"machine\">{} · {} cores · {} MiB · Linux {} · {} · \
+         load before \
          {:.2} · {} report, {:.0} s · version {}</p></header>{}<nav>{}</nav>{}{}</main></body></html>\n",
         escape(&machine.cpu),
         machine.cores,
@@ -333,7 +334,8 @@ fn section(part: &Done) -> String {
         })
         .collect();
     format!(
-        "<section id=\"{key}\"><h2>{}</h2><p>{}</p>{failed}<div class=\"plots\">{}</div><p class=\"command\"><code>{}</code>\
+        "<section id=\"{key}\"><h2>{}</h2><p>{}</p>{failed}<div class=\"plots\">{}</div><p \
+         class=\"command\"><code>{}</code>\
          <span>{seconds:.0} s</span></p><details{}><summary>What it said</summary><pre>{}</pre></details></section>",
         escape(title),
         escape(about),

@@ -119,7 +119,8 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         part(
             "fanout",
             "What a delivered byte costs",
-            "CPU time of the server per GB that listeners received. The floor is one plain send() system call per listener \
+            "CPU time of the server per GB that listeners received. The floor is one plain send() system call \
+             per listener \
              and interval, and nothing else. A server that hands its sends to the kernel in batches (io_uring) saves \
              system calls, and can come out below it; `real T` in the table shows whether it batched longer instead.",
             format!(
@@ -157,7 +158,8 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         part(
             "latency",
             "Through a chain",
-            "Root, two repeaters and a peer, all heard at once. Every time counts from when a group was due at the source.",
+            "Root, two repeaters and a peer, all heard at once. Every time counts from when a group was due at \
+             the source.",
             format!("latency --interval-ms 0 --listeners 20 --kbps {kbps} --seconds {seconds} {load}"),
         ),
         part(

@@ -2,8 +2,8 @@
 //! which everything is sent through the whole transmit path and dropped at its end. Nothing of a server is in it: these
 //! are the floors under any server's sends. Time is CPU time of the sending thread.
 //!
-//! Only what has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast; TCP over loopback.
-//! io_uring's submissions (and so registered zero copy) and TCP's repair mode have none.
+//! Only what has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast; TCP
+//! over loopback. io_uring's submissions (and so registered zero copy) and TCP's repair mode have none.
 
 use std::fmt;
 use std::io::{IoSlice, Read};
@@ -430,7 +430,8 @@ impl fmt::Display for Report {
         };
         write!(
             out,
-            "{}\n\n- {place}\n- CPU time of the sending thread, least of {ROUNDS} rounds; a datagram is {DATAGRAM} bytes\n\
+            "{}\n\n- {place}\n- CPU time of the sending thread, least of {ROUNDS} rounds; a datagram is \
+             {DATAGRAM} bytes\n\
              - machine: {cpu}, Linux {kernel}, load before {load:.2}",
             aligned(&cells)
         )

@@ -156,7 +156,8 @@ impl Bars<'_> {
                 let (tall, wide, class) = (HEIGHT - BOTTOM - y, bar - 3.0, s % COLOURS);
                 let tip = escape(&format!("{name}, {label}: {} {}", short(value), self.unit));
                 sheet.put(&format!(
-                    "<rect class=\"s{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{tall:.1}\" rx=\"2\">\
+                    "<rect class=\"s{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" \
+                     height=\"{tall:.1}\" rx=\"2\">\
                      <title>{tip}</title></rect>"
                 ));
                 if bar > 24.0 {

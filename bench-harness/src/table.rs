@@ -137,7 +137,8 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
     }
     if n.softirq_seconds > SOFTIRQ_SHARE * n.cpu_seconds {
         notes.push(format!(
-            "{server}: packet threads of the kernel used {:.2} CPU-s beside its {:.2}: part of its work may be in neither",
+            "{server}: packet threads of the kernel used {:.2} CPU-s beside its {:.2}: part of its work may be \
+             in neither",
             n.softirq_seconds, n.cpu_seconds
         ));
     }

@@ -48,8 +48,8 @@ pub(super) struct RunningArgs {
     /// Process of that server, for its CPU and memory (with all its children)
     #[arg(long, value_name = "PID", requires = "server")]
     pid: Option<u32>,
-    /// Publish the bench's stream to that URL first (PUT; password in RELAY_AUTH_SOURCE_PASSWORD). Without it the server
-    /// must have a stream of --kbps already; latency then needs one from `bench-harness source`
+    /// Publish the bench's stream to that URL first (PUT; password in RELAY_AUTH_SOURCE_PASSWORD). Without it
+    /// the server must have a stream of --kbps already; latency then needs one from `bench-harness source`
     #[arg(long, requires = "server")]
     publish: bool,
 }
@@ -100,7 +100,12 @@ impl RelayArgs {
   bench-harness fanout --listeners 1000 --intervals 100 --server other=http://127.0.0.1:8080/a.ts --pid 4711")]
 pub(super) struct FanoutArgs {
     /// Numbers of listeners
-    #[arg(long, value_delimiter = ',', default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)),
+    )]
     listeners: Vec<u32>,
     /// Rates of the stream in kb/s
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
@@ -318,8 +323,8 @@ pub(super) fn soak(args: SoakArgs, stop: &Stop) -> Result<(), Error> {
 
 /// How many viewers at --kbps will this host carry, and what stops it first?
 ///
-/// Measures a few growing crowds and tells from what a viewer costs where CPU, memory and open files run out. Without a URL it
-/// asks about the relay beside this program.
+/// Measures a few growing crowds and tells from what a viewer costs where CPU, memory and open files run out.
+/// Without a URL it asks about the relay beside this program.
 #[derive(Args)]
 #[command(after_help = "Examples:
   bench-harness capacity --kbps 2000
@@ -334,7 +339,12 @@ pub(super) struct CapacityArgs {
     #[arg(long, requires = "url")]
     publish: bool,
     /// Crowds to measure
-    #[arg(long, value_delimiter = ',', default_value = "300,1000,3000", value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "300,1000,3000",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)),
+    )]
     steps: Vec<u32>,
     /// Processors the server may have [default: one per worker]
     #[arg(long, value_name = "N")]

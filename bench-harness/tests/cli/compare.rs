@@ -43,9 +43,11 @@ fn fake_relay(folder: &Path) -> String {
     let path = folder.join("relay");
     let own = env!("CARGO_BIN_EXE_bench-harness");
     let script = format!(
-        "#!/bin/sh\naddress=$3\n[ \"$1 $2 $4 $5 $6 $7\" = 'run --listen --workers 1 --limits-listeners 110' ] || exit 2\n\
+        "#!/bin/sh\naddress=$3\n[ \"$1 $2 $4 $5 $6 $7\" = 'run --listen --workers 1 --limits-listeners 110' ] \
+         || exit 2\n\
          [ ${{#RELAY_AUTH_SOURCE_PASSWORD}} -ge 32 ] || exit 2\n\
-         shift 7; case \"$*\" in '--limits-channels 4 --limits-reserved 20 --max-batch-delay 20ms --backend auto'|'--limits-channels 4 --limits-reserved 20 --max-batch-delay 20ms --backend mio') ;; *) exit 2 ;; esac\n\
+         shift 7; case \"$*\" in '--limits-channels 4 --limits-reserved 20 --max-batch-delay 20ms --backend auto'|\
+         '--limits-channels 4 --limits-reserved 20 --max-batch-delay 20ms --backend mio') ;; *) exit 2 ;; esac\n\
          exec '{own}' floor-server --listen \"$address\" --interval-ms 20\n"
     );
     fs::write(&path, script).unwrap();

@@ -32,6 +32,6 @@ pub const CONTENT_TYPE: &str = "application/x-totality-link";
 /// would feed itself.
 pub const PATH_FIELD: &str = "x-totality-path";
 
-/// The response header field by which a refusal is known to come from a node that has links: a 404 with it means that the
-/// channel may yet come, without it that there are no links at all.
+/// The response header field by which a refusal is known to come from a node that has links: a 404 with it
+/// means that the channel may yet come, without it that there are no links at all.
 pub const LINK_FIELD: &str = "x-totality-link";

@@ -90,7 +90,8 @@ impl Station {
         }
     }
 
-    /// Why a source was refused, for whoever wonders; at most a line a second, so that a flood of them is no flood of lines.
+    /// Why a source was refused, for whoever wonders; at most a line a second, so that a flood of them is no
+    /// flood of lines.
     fn note_refusal(&mut self, now: Now, request: &Request, status: u16, why: &str) {
         if now < self.next_refusal_note {
             return;
