@@ -20,7 +20,7 @@ const GET: &[u8] = b"GET /numbered.ts HTTP/1.1\r\nHost: relay\r\n\r\n";
 const SOON: Duration = Duration::from_secs(5);
 
 fn heads_that_never_end(backend: Backend) {
-    const SLOW: usize = 300;
+    const SLOW: usize = 500;
     if lacks("slow heads", true, &["ip"]) {
         return;
     }
@@ -48,7 +48,7 @@ fn heads_that_never_end(backend: Backend) {
 }
 
 fn resets_in_mid_send(backend: Backend) {
-    const MANY: usize = 2000;
+    const MANY: usize = 10_000;
     let mut stage = Stage::set("resets", backend, |o| o);
     for i in 0..MANY {
         let mut talk = Talk::open(&stage.audience, stage.relay.at());
@@ -166,9 +166,9 @@ fn out_of_descriptors(backend: Backend) {
     let before = stage.relay.cpu();
     pass(3000);
     let used = stage.relay.cpu() - before;
-    // A tenth of a core for 3 s; serving those who are in comes on top, in a build without optimisation.
+    // A tenth of a core for 3 s, those who are in being served included.
     assert!(
-        used <= Duration::from_millis(900),
+        used <= Duration::from_millis(300),
         "expected no busy loop, got {used:?} in 3 s"
     );
     drop(crowd);

@@ -463,7 +463,7 @@ fn half_closed_listeners_are_served(backend: Backend) {
 }
 
 fn unknown_mounts_cost_nothing(backend: Backend) {
-    const MANY: usize = 3000;
+    const MANY: usize = 100_000;
     let mut stage = Stage::set("unknown", backend, |o| o);
     let said = request("GET /nothing-here HTTP/1.1", "");
     for _ in 0..MANY {
