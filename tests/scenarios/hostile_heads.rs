@@ -112,6 +112,9 @@ fn two_readings_are_refused(backend: Backend) {
     let login = basic("source", totality_tests::SOURCE_PASSWORD);
     let http10 = format!("PUT /x.ts HTTP/1.0\r\n{login}Transfer-Encoding: chunked\r\n\r\n");
     rows.push(("chunked in HTTP/1.0", http10.into_bytes(), &[400]));
+    let bare = request("GET /numbered.ts HTTP/1.1", "");
+    let bare = String::from_utf8(bare).unwrap().replace("\r\n", "\n");
+    rows.push(("lines that end with LF alone", bare.into_bytes(), &[400]));
     rows.push((
         "a bare CR in a value",
         request("GET /numbered.ts HTTP/1.1", "X: a\rb\r\n"),
