@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use totality_tests::{Backend, Crowd, Form, Listener, NODE_TOKEN, Talk, eventually, lacks, pass};
+use totality_tests::{Backend, Crowd, Form, Listener, NODE_TOKEN, Opts, Talk, eventually, lacks, pass};
 
 use crate::common::{MOUNT, Stage};
 
@@ -12,6 +12,7 @@ on_both_backends! {
     resets_in_mid_send
     a_flood_of_callers
     one_listener_too_many
+    the_last_seats_are_kept
     one_address_too_often
     out_of_descriptors
 }
@@ -78,6 +79,32 @@ fn a_flood_of_callers(backend: Backend) {
         b"GET /nothing HTTP/1.1\r\n\r\n",
         None,
     ));
+    stage.expect_unharmed();
+}
+
+/// Connections that are reserved are not for listeners, whatever their own limit says.
+fn the_last_seats_are_kept(backend: Backend) {
+    let change = |o: Opts| {
+        o.set("limits.listeners", 50)
+            .set("limits.connections", 60)
+            .set("limits.reserved", 55)
+    };
+    let mut stage = Stage::set("seats", backend, change);
+    let mut seated = Vec::new();
+    let refused = eventually(SOON, || {
+        let mut talk = Talk::open(&stage.audience, stage.relay.at());
+        talk.say(GET);
+        let status = talk.hear_head(SOON).status();
+        seated.push(talk);
+        status == Some(503)
+    });
+    assert!(
+        refused && seated.len() <= 5,
+        "{} were let in beside the source and the control",
+        seated.len()
+    );
+    assert_eq!(stage.relay.get("/healthz").status(), Some(200));
+    drop(seated);
     stage.expect_unharmed();
 }
 

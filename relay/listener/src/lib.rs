@@ -7,9 +7,7 @@
 mod config;
 mod greeting;
 mod ladder;
-mod stats;
 
 pub use config::Config;
 pub use greeting::{Greeting, busy, head, refusal};
 pub use ladder::{Ladder, Lag, Verdict};
-pub use stats::Stats;

@@ -165,12 +165,7 @@ impl Station {
     }
 
     fn listener_comes(&mut self, now: Now, conn: Conn, mount: &str, request: Request, head_only: bool) {
-        if !head_only
-            && !self
-                .house
-                .admission()
-                .admit_listener(self.house.config.listener.max)
-        {
+        if !head_only && !self.admits_listener() {
             self.counters().refused_full.up();
             self.log(now, &request, None, 503, 0);
             return self.turn_away(now, conn);
@@ -186,6 +181,14 @@ impl Station {
                 now + self.house.config.listener.patience,
             ),
         );
+    }
+
+    /// Whether there is room for one more listener. The last connections are kept for sources, links and the control
+    /// plane: whoever comes to look after a full house gets in.
+    fn admits_listener(&self) -> bool {
+        let (admission, config) = (self.house.admission(), &self.house.config);
+        let open_to_listeners = config.connections_max.saturating_sub(config.reserved);
+        admission.connections() <= open_to_listeners && admission.admit_listener(config.listener.max)
     }
 
     /// Gives a connection to the control plane, with all that was read from it.
