@@ -9,7 +9,7 @@ use crate::common::{MOUNT, Stage};
 on_both_backends! {
     five_hundred_who_never_read
     a_stall_within_the_window_costs_nothing
-    who_falls_behind_jumps_whole_units
+    who_falls_behind_jumps_to_a_join_point
 }
 
 const GET: &[u8] = b"GET /numbered.ts HTTP/1.1\r\nHost: relay\r\n\r\n";
@@ -78,7 +78,7 @@ fn a_stall_within_the_window_costs_nothing(backend: Backend) {
     stage.expect_unharmed();
 }
 
-fn who_falls_behind_jumps_whole_units(backend: Backend) {
+fn who_falls_behind_jumps_to_a_join_point(backend: Backend) {
     let change = |o: totality_tests::Opts| o.set("limits.ring", "256KiB").set("limits.ring_seconds", 1);
     let mut stage = Stage::set("behind", backend, change);
     let host = stage.audience.clone();
@@ -104,7 +104,16 @@ fn who_falls_behind_jumps_whole_units(backend: Backend) {
         listener.next()
     );
     let declared = stage.relay.metric("totality_lag_jumps") as usize;
-    listener.judge(|heard| heard.expect_jumps(declared));
+    listener.judge(|heard| {
+        // A jump lands on a join point. It may leave off in the middle of a packet, where the kernel took no more of it:
+        // then that packet is torn, and nothing else.
+        let (jumps, faults) = (heard.jumps().len(), heard.faults());
+        assert!(
+            (1..=declared).contains(&jumps),
+            "{jumps} jumps, {declared} declared"
+        );
+        assert!(faults.len() <= 2 * jumps, "{faults:?}");
+    });
     drop(listener);
     stage.expect_unharmed();
 }
