@@ -58,6 +58,8 @@ pub(crate) struct Row {
     pub(crate) error: Option<String>,
     pub(crate) latency_ms: Latency,
     pub(crate) gap_ms_max: f64,
+    /// Bytes delivered over what was due at the rate.
+    pub(crate) delivered_ratio: f64,
     pub(crate) faults: u64,
 }
 
@@ -230,12 +232,12 @@ fn listen(plan: &Plan, hops: &[Hop], directory: &Path, stop: &Stop) -> Result<Ve
     for (hop, count, crowd) in crowds {
         let outcome = crowds::join(crowd, within, stop);
         stop.check()?;
-        rows.push(row(hop, count, outcome));
+        rows.push(row(hop, count, plan.load.kbps, outcome));
     }
     Ok(rows)
 }
 
-fn row(hop: &Hop, listeners: usize, outcome: Result<Crowd, Error>) -> Row {
+fn row(hop: &Hop, listeners: usize, kbps: u32, outcome: Result<Crowd, Error>) -> Row {
     let (report, error) = match outcome {
         Ok(report) => (report, None),
         Err(error) => (Crowd::default(), Some(error.to_string())),
@@ -244,8 +246,10 @@ fn row(hop: &Hop, listeners: usize, outcome: Result<Crowd, Error>) -> Row {
         let why = report.tally.first_error.clone();
         why.unwrap_or_else(|| "no stamped group came in the window".into())
     });
+    let due = listeners as f64 * f64::from(kbps) * 125.0 * report.seconds;
     let seen = &report.tally.seen;
     Row {
+        delivered_ratio: report.bytes as f64 / due.max(1.0),
         hop: hop.name.clone(),
         listeners,
         error: error.or(silent),
@@ -266,7 +270,7 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = [
             "hop", "lst", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "hop +p50", "hop +p99",
-            "gap ms", "faults",
+            "of due", "gap ms", "faults",
         ];
         let mut cells = vec![heads.map(str::to_owned).to_vec()];
         let mut above = Latency::default();
@@ -284,6 +288,7 @@ impl fmt::Display for Report {
                     format!("{:.2}", l.max),
                     format!("{:+.2}", l.p50 - above.p50),
                     format!("{:+.2}", l.p99 - above.p99),
+                    format!("{:.0}%", row.delivered_ratio * 100.0),
                     format!("{:.0}", row.gap_ms_max),
                     row.faults.to_string(),
                 ],

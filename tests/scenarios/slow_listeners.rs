@@ -105,8 +105,8 @@ fn who_falls_behind_jumps_to_a_join_point(backend: Backend) {
     );
     let declared = stage.relay.metric("totality_lag_jumps") as usize;
     listener.judge(|heard| {
-        // A jump lands on a join point. It may leave off in the middle of a packet, where the kernel took no more of it:
-        // then that packet is torn, and nothing else.
+        // A jump lands on a join point. It may leave off in the middle of a packet, where the kernel took no
+        // more of it: then that packet is torn, and nothing else.
         let (jumps, faults) = (heard.jumps().len(), heard.faults());
         assert!(
             (1..=declared).contains(&jumps),
