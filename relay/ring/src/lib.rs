@@ -12,19 +12,22 @@
 //!
 //! The window is what readers may use; the slack in front of it is being overwritten, and is checked against the
 //! pins first. The writer never waits: what a pin forbids it to overwrite, it refuses to take
-//! ([`Writer::append`] says how much it took), and its caller stops reading the source for a moment.
+//! ([`Writer::append`] says how much it took), and its caller stops reading the source for a moment. What the kernel
+//! reads beyond a pin is held ([`Holder`]): there the writer puts other memory in place and goes on.
 //!
 //! `unsafe` lives in `memory` (the mapping) and `ring` (slices of it), nowhere else in this crate.
 
 mod bell;
 mod gate;
+mod hold;
 mod index;
 mod mailbox;
 mod memory;
 mod ring;
 
 pub use bell::Bell;
-pub use gate::{Gate, Lapped, UNPINNED};
+pub use gate::{Gate, Lapped, SEGMENTS, UNPINNED};
+pub use hold::Holder;
 pub use index::{ChunkInfo, Index, NO_JOIN};
 pub use mailbox::Mailbox;
 pub use ring::{Reader, Ring, Writer};

@@ -1,5 +1,10 @@
 //! Memory mapped twice in a row, so that a stretch that crosses the end of the ring is still one slice.
+//!
+//! It is made of segments, each a memory file of its own. So one can be exchanged while the kernel still reads from
+//! it: the pages that it reads live on until it lets go of them, and the others go back at once.
 
+#[cfg(not(miri))]
+use std::fs::File;
 use std::io;
 #[cfg(not(miri))]
 use std::num::NonZeroUsize;
@@ -10,6 +15,7 @@ use std::ptr::NonNull;
 pub(crate) struct Memory {
     base: NonNull<u8>,
     capacity: usize,
+    segment: usize,
 }
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread; who may touch which bytes is decided
@@ -20,18 +26,15 @@ unsafe impl Sync for Memory {}
 
 #[cfg(not(miri))]
 impl Memory {
-    /// Maps a fresh memory file of `capacity` bytes (a power of two, at least a page) twice.
-    pub(crate) fn new(capacity: usize) -> io::Result<Self> {
-        use nix::sys::memfd::{MFdFlags, memfd_create};
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+    /// Maps `capacity` bytes (a power of two) of fresh memory twice, in `segments` segments (a power of two) of at
+    /// least a page.
+    pub(crate) fn new(capacity: usize, segments: usize) -> io::Result<Self> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
         assert!(
-            capacity.is_power_of_two() && capacity >= 4096,
-            "ring capacity {capacity} is not a power of two"
+            capacity.is_power_of_two() && segments.is_power_of_two() && capacity / segments >= page(),
+            "a ring of {capacity} bytes in {segments} segments"
         );
-        let file = memfd_create(c"totality-ring", MFdFlags::MFD_CLOEXEC)?;
-        nix::unistd::ftruncate(&file, i64::try_from(capacity).map_err(io::Error::other)?)?;
-        let once = NonZeroUsize::new(capacity).ok_or(io::ErrorKind::InvalidInput)?;
         let twice = NonZeroUsize::new(capacity * 2).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a fresh anonymous reservation at an address of the kernel's choice disturbs no other mapping.
         let base = unsafe { mmap_anonymous(None, twice, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)? };
@@ -39,15 +42,69 @@ impl Memory {
         let memory = Self {
             base: base.cast(),
             capacity,
+            segment: capacity / segments,
         };
-        for half in 0..2 {
-            let at = NonZeroUsize::new(base.as_ptr() as usize + half * capacity);
-            let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-            let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: MAP_FIXED replaces one half of our own reservation and nothing else; the file is `capacity` long.
-            unsafe { mmap(at, once, prot, flags, &file, 0)? };
+        for place in 0..segments {
+            let file = memory.fresh()?;
+            // SAFETY: nobody knows of this memory yet.
+            unsafe { memory.lay(place, &file)? };
         }
         Ok(memory)
+    }
+
+    /// Puts fresh memory at `place`, in both halves. Its first `keep` bytes are those that were there before; what
+    /// has references to the old memory keeps it as it was.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no memory for it, or too many mappings. Then the two halves may be different memory
+    /// beyond the first `keep` bytes, until a later call succeeds.
+    ///
+    /// # Safety
+    ///
+    /// Until this has succeeded nobody touches the segment beyond its first `keep` bytes, and nobody writes those.
+    pub(crate) unsafe fn renew(&self, place: usize, keep: usize) -> io::Result<()> {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        use std::os::unix::fs::FileExt;
+
+        assert!(keep <= self.segment, "{keep} of {} bytes", self.segment);
+        let file = self.fresh()?;
+        // Where there is no memory we want to know now, not by a signal at the first touch.
+        fallocate(&file, FallocateFlags::empty(), 0, self.segment as i64)?;
+        let from = self.at((place * self.segment) as u64);
+        // SAFETY: inside the mapping, and the caller promises that nobody writes there.
+        let kept = unsafe { std::slice::from_raw_parts(from, keep) };
+        file.write_all_at(kept, 0)?;
+        // SAFETY: whoever reads the kept bytes finds the same in the new memory: the kernel exchanges a mapping while
+        // it keeps all others from looking. Nobody touches the rest.
+        unsafe { self.lay(place, &file) }
+    }
+
+    /// A memory file as long as a segment.
+    fn fresh(&self) -> io::Result<File> {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        let file = File::from(memfd_create(c"totality-ring", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(self.segment as u64)?;
+        Ok(file)
+    }
+
+    /// Maps `file` at `place`, in both halves. The kernel looks at its limits before it takes away what was there.
+    ///
+    /// # Safety
+    ///
+    /// What readers may be reading there is in the file too.
+    unsafe fn lay(&self, place: usize, file: &File) -> io::Result<()> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+        let length = NonZeroUsize::new(self.segment).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        for half in 0..2 {
+            let at = self.base.as_ptr() as usize + half * self.capacity + place * self.segment;
+            // SAFETY: MAP_FIXED replaces one segment of our own reservation and nothing else, as `place` is below
+            // the number of segments; the file is as long as a segment.
+            unsafe { mmap(NonZeroUsize::new(at), length, prot, flags, file, 0)? };
+        }
+        Ok(())
     }
 
     /// Copies `bytes` to position `at`.
@@ -75,15 +132,24 @@ impl Drop for Memory {
 /// Miri knows no double mapping: there the two halves are plain memory, written twice.
 #[cfg(miri)]
 impl Memory {
-    pub(crate) fn new(capacity: usize) -> io::Result<Self> {
+    pub(crate) fn new(capacity: usize, segments: usize) -> io::Result<Self> {
         let twice = vec![0u8; capacity * 2].into_boxed_slice();
         let base = NonNull::new(Box::into_raw(twice).cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, capacity })
+        Ok(Self {
+            base,
+            capacity,
+            segment: capacity / segments,
+        })
+    }
+
+    /// Where there is no kernel, nobody reads on behind our back.
+    pub(crate) unsafe fn renew(&self, _place: usize, _keep: usize) -> io::Result<()> {
+        Ok(())
     }
 
     pub(crate) unsafe fn write(&self, at: u64, bytes: &[u8]) {
         for (i, byte) in bytes.iter().enumerate() {
-            let offset = (at as usize + i) & (self.capacity - 1);
+            let offset = self.offset(at + i as u64);
             // SAFETY: the offset is below the capacity; the caller promises that nobody reads there.
             unsafe { self.base.as_ptr().add(offset).write(*byte) };
             // SAFETY: the mirror of the same byte, below twice the capacity.
@@ -106,10 +172,34 @@ impl Memory {
         self.capacity
     }
 
+    /// The length of a segment in bytes, a power of two.
+    pub(crate) fn segment(&self) -> usize {
+        self.segment
+    }
+
+    /// Where both halves begin.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Where position `at` lies, from the base on; below the capacity.
+    pub(crate) fn offset(&self, at: u64) -> usize {
+        (at as usize) & (self.capacity - 1)
+    }
+
     /// Where position `at` lies; at least `capacity` bytes from there on are mapped.
     pub(crate) fn at(&self, at: u64) -> *mut u8 {
-        let offset = (at as usize) & (self.capacity - 1);
         // SAFETY: the offset is below the capacity, inside the mapping.
-        unsafe { self.base.as_ptr().add(offset) }
+        unsafe { self.base.as_ptr().add(self.offset(at)) }
     }
+}
+
+/// The size of the host's pages in bytes.
+pub(crate) fn page() -> usize {
+    if cfg!(miri) {
+        return 4096;
+    }
+    // SAFETY: asks a number and touches nothing.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }

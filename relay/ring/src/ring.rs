@@ -1,10 +1,13 @@
 //! One writer, many readers, over mirrored memory and a gate.
 
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::gate::{Gate, Lapped, UNPINNED};
-use crate::memory::Memory;
+use crate::gate::{Gate, Lapped, SEGMENTS, UNPINNED};
+use crate::hold::Holder;
+use crate::memory::{Memory, page};
 
 /// What writer and readers share. Cheap to clone; the memory goes when the last holder goes.
 #[derive(Clone, Debug)]
@@ -14,6 +17,7 @@ pub struct Ring {
 
 #[derive(Debug)]
 struct Shared {
+    id: u64,
     memory: Memory,
     gate: Gate,
     window: u64,
@@ -24,15 +28,21 @@ impl Ring {
     pub const CAPACITY_MIN: usize = 64 * 1024;
 
     /// A ring of `capacity` bytes (rounded up to a power of two) for `readers` readers, its positions starting at
-    /// `start`, and its writer. A quarter of the memory is slack, three quarters are the window.
+    /// `start`, and its writer. A quarter of the memory is slack, three quarters are the window. Hosts with pages
+    /// of more than 4 KiB round up to [`SEGMENTS`] pages.
     ///
     /// # Errors
     ///
     /// When the kernel has no memory or no address space for it.
     pub fn new(capacity: usize, readers: usize, start: u64) -> io::Result<(Writer, Ring)> {
-        let capacity = capacity.max(Self::CAPACITY_MIN).next_power_of_two();
-        let memory = Memory::new(capacity)?;
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let capacity = capacity
+            .max(Self::CAPACITY_MIN)
+            .max(SEGMENTS * page())
+            .next_power_of_two();
+        let memory = Memory::new(capacity, SEGMENTS)?;
         let shared = Shared {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
             memory,
             gate: Gate::new(readers, start),
             window: (capacity - capacity / 4) as u64,
@@ -46,6 +56,7 @@ impl Ring {
                 head: start,
                 floor: start,
                 granted: start,
+                cleared: start,
             },
             ring,
         ))
@@ -57,17 +68,47 @@ impl Ring {
     ///
     /// When there is no such slot.
     pub fn reader(&self, slot: usize) -> Reader {
-        assert!(
-            slot < self.shared.gate.readers(),
-            "reader slot {slot} of {}",
-            self.shared.gate.readers()
-        );
+        self.check(slot);
         Reader {
             ring: self.clone(),
             slot,
             pinned: UNPINNED,
             seen: 0,
         }
+    }
+
+    /// The holder in `slot`, for what the kernel reads on after that slot's reader has let go. One holder per slot,
+    /// as with readers.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such slot.
+    pub fn holder(&self, slot: usize) -> Holder {
+        self.check(slot);
+        Holder::new(self.clone(), slot)
+    }
+
+    /// What tells this ring from every other that the process has ever had.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// How often memory was renewed. Who registers [`Ring::mapping`] with the kernel asks this first, and asks again
+    /// after each [`Reader::pin`]: if it has changed, what was written since may lie in memory that is not
+    /// registered. What was written before does not: see [`Writer::append`].
+    pub fn version(&self) -> u64 {
+        self.shared.gate.version()
+    }
+
+    /// Start and length in bytes (twice the capacity) of the memory. It is mapped for as long as the ring is about;
+    /// what may be read of it, pins and holds say.
+    pub fn mapping(&self) -> (NonNull<u8>, usize) {
+        (self.shared.memory.base(), 2 * self.capacity())
+    }
+
+    /// Where position `at` lies in the mapping, from its start on; below the capacity.
+    pub fn offset(&self, at: u64) -> usize {
+        self.shared.memory.offset(at)
     }
 
     /// The end of what is published.
@@ -89,6 +130,25 @@ impl Ring {
     pub fn capacity(&self) -> usize {
         self.shared.memory.capacity()
     }
+
+    /// The length of a segment in bytes: what holds are counted by, and what is renewed at once.
+    pub fn segment(&self) -> usize {
+        self.shared.memory.segment()
+    }
+
+    /// Where in the memory a segment lies.
+    pub(crate) fn place(&self, segment: u64) -> usize {
+        (segment % (self.capacity() / self.segment()) as u64) as usize
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    fn check(&self, slot: usize) {
+        let readers = self.shared.gate.readers();
+        assert!(slot < readers, "reader slot {slot} of {readers}");
+    }
 }
 
 /// The one hand that writes.
@@ -99,6 +159,8 @@ pub struct Writer {
     floor: u64,
     /// Up to here the floor has been raised and the pins been checked.
     granted: u64,
+    /// Up to here nobody reads or holds what the segments lap, and nobody will.
+    cleared: u64,
 }
 
 impl Writer {
@@ -106,7 +168,11 @@ impl Writer {
     const STEP: u64 = 8 * 1024;
 
     /// Appends as much of `bytes` as no pin forbids and publishes it. Returns how many bytes were taken: fewer than
-    /// all only when a reader has held a pin for longer than the slack lasts.
+    /// all only when a reader has kept a pin for longer than the slack lasts.
+    ///
+    /// It does not wait for a [`Holder`]: where memory is still held, other memory is put in its place, and
+    /// [`Ring::version`] goes up before the head does. The held bytes stay as they are for whoever has references
+    /// to their pages. So does what was written of the segment already: it is in the old memory and in the new.
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -116,7 +182,8 @@ impl Writer {
                 break;
             }
             // SAFETY: `grant` said that [head, head + piece) is beyond every pin by less than the capacity, so no
-            // reader's slice covers the memory behind it; `piece` is at most STEP, below the capacity.
+            // reader's slice covers the memory behind it, and that nobody holds that memory; `piece` is at most STEP,
+            // below the capacity.
             unsafe {
                 self.shared()
                     .memory
@@ -164,13 +231,50 @@ impl Writer {
         if self.head + want <= self.granted {
             return want;
         }
-        let shared = &self.ring.shared;
-        let capacity = shared.memory.capacity() as u64;
         let granted = self.head + want + Self::STEP;
-        self.floor = self.floor.max(granted.saturating_sub(shared.window));
-        let oldest_pin = shared.gate.raise_floor(self.floor);
-        self.granted = granted.min(oldest_pin.saturating_add(capacity));
+        self.floor = self.floor.max(granted.saturating_sub(self.ring.window()));
+        let oldest_pin = self.ring.gate().raise_floor(self.floor);
+        let unpinned = oldest_pin.saturating_add(self.ring.capacity() as u64);
+        // What was granted stays so: whoever might hold it now would have had to pin it then.
+        self.granted = self.clear(granted.min(unpinned), unpinned).max(self.granted);
         want.min(self.granted.saturating_sub(self.head))
+    }
+
+    /// Sees to it that nobody holds what is lapped up to `end`; returns how far that is so. The pins have been looked
+    /// at: no reader reads what is lapped before `unpinned`.
+    fn clear(&mut self, end: u64, unpinned: u64) -> u64 {
+        let length = self.ring.segment() as u64;
+        while self.cleared.max(self.head) < end {
+            let at = self.cleared.max(self.head);
+            let segment = at / length;
+            let next = (segment + 1) * length;
+            let alone = next <= unpinned;
+            if self.ring.gate().held(self.ring.place(segment)) && !(alone && self.renew(segment)) {
+                return at;
+            }
+            if !alone {
+                // A reader may still hold what it reads: to be looked at again.
+                return end;
+            }
+            self.cleared = next;
+        }
+        end
+    }
+
+    /// Puts other memory in place of what a segment laps. Only when no reader is in there, nor can come: after this
+    /// nobody holds anything of an earlier lap.
+    fn renew(&self, segment: u64) -> bool {
+        let shared = self.shared();
+        let length = self.ring.segment();
+        let written = self.head.saturating_sub(segment * length as u64);
+        let place = self.ring.place(segment);
+        // SAFETY: no pin and no floor lets a reader into the earlier lap, so only what was written of this segment is
+        // read; nobody but us writes.
+        let renewed = unsafe { shared.memory.renew(place, (written as usize).min(length)) };
+        if renewed.is_ok() {
+            shared.gate.renewed(place, segment);
+        }
+        renewed.is_ok()
     }
 
     fn shared(&self) -> &Shared {
