@@ -148,9 +148,9 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             cpu.1 * 1e6
         ),
     );
-    let user = measured(|n| n.rss_kib)
+    let user = measured(|n| n.own_kib)
         .1
-        .max(figure(last, |n| n.rss_kib_per_listener));
+        .max(figure(last, |n| n.own_kib_per_listener));
     // The kernel frees late what an earlier crowd held, so a later one can seem to hold nothing: the most of
     // all counts.
     let carried = steps.iter().filter(|step| step.carried);
@@ -275,7 +275,7 @@ impl fmt::Display for Report {
                 n.server_busy * 100.0,
                 n.delivered_ratio * 100.0,
                 n.latency_p99_ms,
-                n.rss_kib_per_listener,
+                n.own_kib_per_listener,
                 n.socket_kib_per_listener
             )?;
         }

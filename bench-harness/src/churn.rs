@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use crate::crowd_report::Latency;
 use crate::error::{Doing, Error};
-use crate::http::{Head, Progress, Url};
+use crate::http::{Head, Progress, Url, rejected};
 use crate::stop::Stop;
 
 /// How long a newcomer waits for the first byte.
@@ -292,7 +292,7 @@ impl Guest {
             } if used == bytes.len() => State::Promised,
             Progress::Done { status: 200..300, .. } => State::Body,
             Progress::Done { status, .. } => {
-                return Err(Over::Rejected(format!("expected 200, got {status}")));
+                return Err(Over::Rejected(rejected(status)));
             }
         };
         Ok(())

@@ -13,6 +13,7 @@ use crate::events::Teller;
 use crate::http::{Method, Url};
 use crate::measure::Load;
 use crate::procfs::{Machine, raise_file_limit};
+use crate::progress::say;
 use crate::report_plan::{self, Size};
 use crate::servers::{Kind, Target};
 use crate::source::Kind as Stream;
@@ -25,6 +26,8 @@ mod loads;
 const COUNT_MAX: u32 = 28_000;
 /// Most listeners of a measured server: several processes, each from an address of its own.
 const CROWD_MAX: u32 = 200_000;
+/// How long a listener waits for its answer, in ms.
+const PATIENCE_MS: u64 = 10_000;
 /// Longest measurement, in seconds.
 const SECONDS_MAX: u64 = 86_400;
 /// Files a crowd needs beyond its sockets.
@@ -82,7 +85,7 @@ enum Command {
   RELAY_AUTH_SOURCE_PASSWORD=secret bench-harness source http://127.0.0.1:8000/eclipse.ts --kbps 2000 --seconds 60
   ICE_PW=hackme bench-harness source http://127.0.0.1:8000/a.ts --password-env ICE_PW --method source --gop-ms 1000")]
 struct SourceArgs {
-    /// Where to publish: http://HOST:PORT/MOUNT
+    /// Where to publish: http://HOST:PORT/MOUNT, or rtmp://HOST:PORT/APP/NAME
     url: Url,
     /// Rate of the body in kb/s
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(8..=10_000_000))]
@@ -90,7 +93,7 @@ struct SourceArgs {
     /// How long to publish
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
-    /// What the stream is made of
+    /// What the stream is made of; over RTMP it is always H.264 pictures, 25 in a second
     #[arg(long, value_enum, default_value_t = Stream::Ts)]
     kind: Stream,
     /// Time between two join points, in ms
@@ -124,7 +127,7 @@ struct SourceArgs {
   bench-harness listeners http://127.0.0.1:8000/eclipse.ts --count 1000 --seconds 10 --cpu 1
   bench-harness listeners http://127.0.0.1:8000/eclipse.ts --count 600 --stall 500 --seconds 20 --strict")]
 struct ListenersArgs {
-    /// What to listen to: http://HOST:PORT/MOUNT
+    /// What to listen to: http://HOST:PORT/MOUNT, or rtmp://HOST:PORT/APP/NAME
     url: Url,
     /// Connections
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
@@ -138,6 +141,9 @@ struct ListenersArgs {
     /// Connections opened per second (500 or 500/s)
     #[arg(long, default_value = "500/s", value_parser = per_second)]
     ramp: u32,
+    /// How long after the last connection was opened one may still wait for its answer, in ms
+    #[arg(long, value_name = "MS", default_value_t = PATIENCE_MS, value_parser = patience)]
+    patience_ms: u64,
     /// So many of them read and check every byte
     #[arg(long, value_name = "N", default_value_t = 20)]
     latency_sample: u32,
@@ -181,6 +187,9 @@ struct LoadArgs {
     /// Connections opened per second (500 or 500/s)
     #[arg(long, default_value = "500/s", value_parser = per_second)]
     ramp: u32,
+    /// How long after the last connection was opened a listener may still wait for its answer, in ms
+    #[arg(long, value_name = "MS", default_value_t = PATIENCE_MS, value_parser = patience)]
+    patience_ms: u64,
     /// So many listeners read and check every byte
     #[arg(long, value_name = "N", default_value_t = 20)]
     latency_sample: u32,
@@ -218,10 +227,12 @@ struct FloorArgs {
 /// Start the relay and others one after another, load each in the same way, print one table
 ///
 /// Everything happens on loopback and is stopped again. The rows: floor, the relay on io_uring (`relay`) and on epoll
-/// (`relay-mio`), Icecast. Read the caveats below the table before quoting a number.
+/// (`relay-mio`), Icecast, nginx-rtmp. Who is not installed is a row that says so. Read the caveats below the table
+/// before quoting a number.
 #[derive(Args)]
 #[command(after_help = "Examples:
   bench-harness compare --against floor,icecast2 --listeners 1000 --kbps 2000 --seconds 10 --json out.json
+  bench-harness compare --against floor,icecast2,nginx-rtmp --listeners 500 --seconds 10
   bench-harness compare --against floor,mio --listeners 500 --seconds 5 --runs 3
   bench-harness compare --server srs=http://127.0.0.1:8080/live/a.ts --pid 4711 --kbps 2000 --seconds 10")]
 struct CompareArgs {
@@ -253,18 +264,21 @@ enum Rival {
     Floor,
     /// Icecast 2, from its Debian package
     Icecast2,
+    /// nginx with its RTMP module, from the Debian packages
+    NginxRtmp,
     /// The relay again, with --backend mio
     Mio,
 }
 
 /// Measure how long a newcomer waits: connect to first byte, connect to a decodable picture
 ///
-/// For MPEG-TS: PAT, PMT and a random-access packet of the video have arrived. Newcomers come one after another.
+/// For MPEG-TS: PAT, PMT and a random-access packet of the video have arrived; for RTMP: the codec's configuration and
+/// a key picture. Newcomers come one after another.
 #[derive(Args)]
 #[command(after_help = "Example:
   bench-harness join http://127.0.0.1:8000/eclipse.ts --count 50")]
 struct JoinArgs {
-    /// What to listen to: http://HOST:PORT/MOUNT
+    /// What to listen to: http://HOST:PORT/MOUNT, or rtmp://HOST:PORT/APP/NAME
     url: Url,
     /// Newcomers
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -359,6 +373,11 @@ struct LaunchArgs {
     command: Vec<OsString>,
 }
 
+fn patience(text: &str) -> Result<u64, String> {
+    let ms = text.parse().ok().filter(|ms| (1..=60_000).contains(ms));
+    ms.ok_or_else(|| "expected 1 to 60000 ms".into())
+}
+
 fn per_second(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse().ok();
     number
@@ -429,14 +448,22 @@ fn run_source(args: SourceArgs, stop: &Stop) -> Result<(), Error> {
             late_ms_max,
             write_ms_max,
         } = &report;
-        println!("published   {bytes} bytes in {groups} groups, {seconds:.1} s = {kbps:.0} kb/s");
-        println!("lateness    max {late_ms_max:.1} ms behind the clock, longest write {write_ms_max:.1} ms");
+        say(format_args!(
+            "published   {bytes} bytes in {groups} groups, {seconds:.1} s = {kbps:.0} kb/s"
+        ));
+        say(format_args!(
+            "lateness    max {late_ms_max:.1} ms behind the clock, longest write {write_ms_max:.1} ms"
+        ));
     }
     write_json(args.json.as_deref(), &report)
 }
 
 fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
     check_stall(args.stall, args.count)?;
+    if args.stall > 0 && args.url.is_rtmp() {
+        let why = "--stall needs http://: without reading, nobody gets through the handshake of RTMP";
+        return Err(Error::Usage(why.into()));
+    }
     check_files(args.count)?;
     args.cpu.map_or(Ok(()), launch::pin)?;
     let plan = crowd::Plan {
@@ -445,6 +472,7 @@ fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
         from: args.from,
         not_before_ms: args.not_before_ms,
         ramp: args.ramp,
+        patience: Duration::from_millis(args.patience_ms),
         sample: args.latency_sample as usize,
         stall: args.stall as usize,
         warm_up: Duration::from_secs(args.warm_up),
@@ -457,7 +485,7 @@ fn run_listeners(args: ListenersArgs, stop: &Stop) -> Result<(), Error> {
     })?;
     bar.finish_and_clear();
     if !args.events {
-        println!("{report}");
+        say(&report);
     }
     write_json(args.json.as_deref(), &report)?;
     stop.check()?;
@@ -501,6 +529,7 @@ impl LoadArgs {
             interval_ms: self.interval_ms,
             warm_up_seconds: self.warm_up,
             ramp: self.ramp,
+            patience_ms: self.patience_ms,
             sample: self.latency_sample as usize,
             stall: self.stall as usize,
             churn: 0,
@@ -563,6 +592,7 @@ fn targets(against: &[Rival], skip_relay: bool) -> Vec<Target> {
         (Kind::Relay, !skip_relay),
         (Kind::RelayMio, asked(Rival::Mio)),
         (Kind::Icecast, asked(Rival::Icecast2)),
+        (Kind::NginxRtmp, asked(Rival::NginxRtmp)),
     ];
     rows.into_iter()
         .filter(|(_, wanted)| *wanted)
@@ -574,7 +604,7 @@ fn measure(plan: compare::Plan, json: Option<PathBuf>, stop: &Stop) -> Result<()
     let bar = progress::steps(u64::from(plan.runs) * plan.targets.len() as u64);
     let comparison = compare::run(&plan, &bar, stop)?;
     bar.finish_and_clear();
-    println!("{}", comparison.text());
+    say(comparison.text());
     write_json(json.as_deref(), &comparison)?;
     match comparison.is_complete() {
         true => Ok(()),
@@ -591,7 +621,7 @@ fn run_join(args: JoinArgs, stop: &Stop) -> Result<(), Error> {
         limit: Duration::from_secs(args.limit),
     };
     let report = join::run(&plan, stop)?;
-    println!("{report}");
+    say(&report);
     write_json(args.json.as_deref(), &report)?;
     stop.check()?;
     match report.joined {
@@ -609,7 +639,7 @@ fn run_sink(args: SinkArgs, stop: &Stop) -> Result<(), Error> {
         round: Duration::from_millis(args.round_ms),
     };
     let report = sink::run(&plan, stop)?;
-    println!("{report}");
+    say(&report);
     write_json(args.json.as_deref(), &report)
 }
 
@@ -637,12 +667,15 @@ fn run_report(args: ReportArgs, stop: &Stop) -> Result<(), Error> {
     bar.finish_and_clear();
     for finding in &report.findings {
         let mark = if finding.met { "met   " } else { "missed" };
-        println!(
+        say(format_args!(
             "{mark}  {}: {} (target {})",
             finding.what, finding.found, finding.target
-        );
+        ));
     }
-    println!("written to {}", plan.out.join("report.html").display());
+    say(format_args!(
+        "written to {}",
+        plan.out.join("report.html").display()
+    ));
     match report.parts.iter().find(|part| part.result.is_null()) {
         None => Ok(()),
         Some(part) => Err(Error::Failed(format!(

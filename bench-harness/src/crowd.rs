@@ -1,7 +1,8 @@
 //! `listeners`: a crowd on one thread and one epoll instance, made so that it costs little beside the server.
 //!
 //! Most listeners never see their bytes: `recv(MSG_TRUNC)` makes the kernel drop them and say how many they were. A
-//! sample reads everything and checks the stamps. Some, when asked, never read at all.
+//! sample reads everything and checks the stamps. Some, when asked, never read at all. Players of RTMP have to read
+//! what they are sent, for there may be a ping in it; they look at the headers of the chunks and let the rest go.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +21,8 @@ pub(crate) use crate::crowd_report::Report;
 use crate::crowd_report::{Latency, Tally};
 use crate::error::{Doing, Error};
 use crate::events::{Event, Teller};
-use crate::http::{Head, Progress, Url};
+use crate::http::{Head, Progress, Url, rejected};
+use crate::rtmp::{Client, Role, Stamps};
 use crate::source::wall_us;
 use crate::stamp::Scanner;
 use crate::stop::Stop;
@@ -31,8 +33,6 @@ const RECV_MAX: usize = 1 << 20;
 const RECV_TURNS: usize = 4;
 /// Connections opened between two looks at the sockets.
 const OPEN_TURN: usize = 64;
-/// How long after the last connection was opened a listener may still wait for its response head.
-const SETTLE: Duration = Duration::from_secs(10);
 /// A ramp may take so many times what was asked for.
 pub(crate) const RAMP_SLACK: u32 = 3;
 /// Receive buffer of a listener that never reads, in bytes.
@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) from: Option<IpAddr>,
     /// Connections opened per second.
     pub(crate) ramp: u32,
+    /// How long after the last connection was opened a listener may still wait for its response head.
+    pub(crate) patience: Duration,
     /// The first this many listeners read and check the stamps.
     pub(crate) sample: usize,
     /// The last this many listeners never read.
@@ -69,7 +71,15 @@ enum State {
     Connecting,
     Head(Box<Head>),
     Body,
+    /// From the handshake to the end.
+    Rtmp(Box<Player>),
     Gone,
+}
+
+/// A listener that speaks RTMP.
+struct Player {
+    client: Client,
+    stamps: Stamps,
 }
 
 /// One listener.
@@ -93,7 +103,7 @@ struct Listener {
 enum Over {
     Refused(String),
     Rejected(u16),
-    Closed,
+    Closed(String),
     /// The body is not as long as the head said.
     Lied(String),
     Error(String),
@@ -189,14 +199,14 @@ impl<'a> Crowd<'a> {
     fn ramp(&mut self, stop: &Stop) -> Result<(), Error> {
         let per_one = Duration::from_secs(1) / self.plan.ramp;
         // A crowd that is held up itself opens late; only what is opened has a deadline of its own.
-        let mut deadline = per_one * self.plan.count as u32 * RAMP_SLACK + SETTLE;
+        let mut deadline = per_one * self.plan.count as u32 * RAMP_SLACK + self.plan.patience;
         let mut opened = 0;
         while (opened < self.plan.count || self.unsettled > 0) && self.now < deadline && !stop.asked() {
             let due = (self.now.as_nanos() / per_one.as_nanos()) as usize + 1;
             let upto = due.min(self.plan.count).min(opened + OPEN_TURN);
             (opened..upto).for_each(|index| self.open(index));
             if upto == self.plan.count && opened < upto {
-                deadline = self.start.elapsed() + SETTLE;
+                deadline = self.start.elapsed() + self.plan.patience;
             }
             opened = upto;
             let next = if opened < self.plan.count {
@@ -207,6 +217,12 @@ impl<'a> Crowd<'a> {
             self.turn(next.min(deadline))?;
         }
         self.tally.timed_out = self.unsettled;
+        if self.unsettled > 0 {
+            let patience = self.plan.patience;
+            self.tally
+                .first_error
+                .get_or_insert_with(|| format!("no answer within {patience:?}"));
+        }
         self.tally.not_opened = self.plan.count - opened;
         Ok(())
     }
@@ -273,6 +289,7 @@ impl<'a> Crowd<'a> {
         for event in &events {
             let mut view = View {
                 registry: self.poll.registry(),
+                url: &self.plan.url,
                 request: self.request.as_bytes(),
                 now: self.now,
                 turn: self.turns,
@@ -314,7 +331,7 @@ impl<'a> Crowd<'a> {
         let mut gaps = Vec::with_capacity(self.listeners.len());
         for listener in self.listeners.iter_mut().filter(heard) {
             // The silence up to the end of the window counts, unless there is nobody left to be silent to.
-            if matches!(listener.state, State::Body) {
+            if listener.is_heard() {
                 listener.longest_gap = listener.longest_gap.max(self.now.saturating_sub(listener.last));
                 gaps.push(listener.longest_gap);
             }
@@ -341,6 +358,7 @@ impl<'a> Crowd<'a> {
 /// What a listener borrows from its crowd for one event.
 struct View<'a> {
     registry: &'a Registry,
+    url: &'a Url,
     request: &'a [u8],
     now: Duration,
     turn: u64,
@@ -351,7 +369,16 @@ struct View<'a> {
 
 impl Listener {
     fn is_settled(&self) -> bool {
-        matches!(self.state, State::Body | State::Gone)
+        self.is_heard() || matches!(self.state, State::Gone)
+    }
+
+    /// Let in, and not over.
+    fn is_heard(&self) -> bool {
+        match &self.state {
+            State::Body => true,
+            State::Rtmp(player) => player.client.is_live(),
+            _ => false,
+        }
     }
 
     fn ready(&mut self, token: Token, read_closed: bool, view: &mut View<'_>) -> Result<(), Over> {
@@ -359,6 +386,7 @@ impl Listener {
             State::Connecting => self.ask(token, view),
             State::Head(_) => self.read_head(token, read_closed, view),
             State::Body => self.read_body(token, read_closed, view),
+            State::Rtmp(_) => self.play(token, view),
             State::Gone => Ok(()),
         }
     }
@@ -368,9 +396,14 @@ impl Listener {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => return Err(Over::Refused(error.to_string())),
         }
+        let player = view
+            .url
+            .rtmp(Role::Play)
+            .map(|mut client| (client.take_output(), client));
+        let request = player.as_ref().map_or(view.request, |(hello, _)| hello);
         // A fresh socket takes a request of this size whole; if not, it is an error like any other.
         self.socket
-            .write_all(view.request)
+            .write_all(request)
             .map_err(|error| Over::Error(error.to_string()))?;
         if matches!(self.ear, Ear::Stall) {
             self.state = State::Body;
@@ -379,7 +412,13 @@ impl Listener {
                 .deregister(&mut self.socket)
                 .map_err(|error| Over::Error(error.to_string()));
         }
-        self.state = State::Head(Box::default());
+        self.state = match player {
+            Some((_, client)) => State::Rtmp(Box::new(Player {
+                client,
+                stamps: Stamps::default(),
+            })),
+            None => State::Head(Box::default()),
+        };
         let again = view
             .registry
             .reregister(&mut self.socket, token, Interest::READABLE);
@@ -437,13 +476,78 @@ impl Listener {
                 }
                 Err(nix::errno::Errno::EAGAIN) => return Ok(()),
                 Err(nix::errno::Errno::EINTR) => {}
-                Err(_) => return Err(Over::Closed),
+                Err(error) => return Err(Over::Closed(error.desc().into())),
             }
         }
         let again = view
             .registry
             .reregister(&mut self.socket, token, Interest::READABLE);
         again.map_err(|error| Over::Error(error.to_string()))
+    }
+
+    /// Everything is read, and what the server wants to hear is answered at once. What counts is what came from the
+    /// moment on that the server has let us in: media, and the few bytes around them.
+    fn play(&mut self, token: Token, view: &mut View<'_>) -> Result<(), Over> {
+        let State::Rtmp(mut player) = std::mem::replace(&mut self.state, State::Gone) else {
+            return Ok(());
+        };
+        let outcome = self.play_with(&mut player, token, view);
+        if outcome.is_ok() {
+            self.state = State::Rtmp(player);
+        }
+        outcome
+    }
+
+    fn play_with(&mut self, player: &mut Player, token: Token, view: &mut View<'_>) -> Result<(), Over> {
+        let mut junk = std::mem::take(&mut view.junk);
+        let outcome = self.play_turns(player, junk, view);
+        std::mem::swap(&mut view.junk, &mut junk);
+        if outcome? {
+            return Ok(());
+        }
+        let again = view
+            .registry
+            .reregister(&mut self.socket, token, Interest::READABLE);
+        again.map_err(|error| Over::Error(error.to_string()))
+    }
+
+    /// True when the socket is empty.
+    fn play_turns(
+        &mut self,
+        player: &mut Player,
+        junk: &mut [u8],
+        view: &mut View<'_>,
+    ) -> Result<bool, Over> {
+        let Player { client, stamps } = player;
+        let closed = |live, why: &str| match live {
+            true => Over::Closed(why.into()),
+            false => Over::Error(format!("closed before it let us in: {why}")),
+        };
+        for _ in 0..RECV_TURNS {
+            let live = client.is_live();
+            let got = match self.socket.read(junk) {
+                Ok(0) => return Err(closed(live, "end of stream")),
+                Ok(got) => got,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(closed(live, &error.to_string())),
+            };
+            if live {
+                self.arrived(got, view);
+            }
+            let ear = &mut self.ear;
+            let fed = client.feed(&junk[..got], |media| {
+                if let Ear::Check(scanner) = ear {
+                    stamps.feed(&media, |groups| check(scanner, groups, view));
+                }
+            });
+            fed.map_err(|broken| Over::Error(broken.to_string()))?;
+            let out = client.take_output();
+            self.socket
+                .write_all(&out)
+                .map_err(|error| closed(live, &error.to_string()))?;
+        }
+        Ok(false)
     }
 
     /// More than was promised is a lie.
@@ -462,7 +566,8 @@ impl Listener {
     fn end(&self) -> Over {
         match self.promised {
             Some(left) if left > 0 => Over::Lied(format!("closed {left} bytes before its Content-Length")),
-            _ => Over::Closed,
+            Some(_) => Over::Closed("end of a body with a Content-Length".into()),
+            None => Over::Closed("end of stream".into()),
         }
     }
 
@@ -474,6 +579,13 @@ impl Listener {
 
     /// `bytes` hold what was received, unless the kernel dropped it (`Ear::Count`).
     fn heard(&mut self, bytes: &[u8], got: usize, view: &mut View<'_>) {
+        self.arrived(got, view);
+        if let Ear::Check(scanner) = &mut self.ear {
+            check(scanner, bytes, view);
+        }
+    }
+
+    fn arrived(&mut self, got: usize, view: &View<'_>) {
         self.bytes += got as u64;
         if self.turn != view.turn {
             self.arrivals += 1;
@@ -481,19 +593,21 @@ impl Listener {
         }
         self.longest_gap = self.longest_gap.max(view.now.saturating_sub(self.last));
         self.last = view.now;
-        if let Ear::Check(scanner) = &mut self.ear {
-            let now = wall_us();
-            scanner.feed(bytes, |stamp| {
-                if view.measuring {
-                    view.latency.saturating_record(now.saturating_sub(stamp.due_us));
-                }
-            });
-        }
     }
 
     fn never_reads(&self) -> bool {
         matches!((&self.ear, &self.state), (Ear::Stall, State::Body))
     }
+}
+
+/// Looks for groups, and how old they are.
+fn check(scanner: &mut Scanner, bytes: &[u8], view: &mut View<'_>) {
+    let now = wall_us();
+    scanner.feed(bytes, |stamp| {
+        if view.measuring {
+            view.latency.saturating_record(now.saturating_sub(stamp.due_us));
+        }
+    });
 }
 
 /// Of those who never read: how many has the server closed or reset? Asked without reading a byte.
@@ -521,11 +635,11 @@ impl Tally {
             }
             Over::Rejected(status) => {
                 self.rejected += 1;
-                format!("expected 200, got {status}")
+                rejected(*status)
             }
-            Over::Closed => {
+            Over::Closed(why) => {
                 self.closed += 1;
-                return;
+                format!("closed by the server: {why}")
             }
             Over::Lied(why) => {
                 self.lied += 1;

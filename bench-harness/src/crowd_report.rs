@@ -169,6 +169,17 @@ impl Report {
         self
     }
 
+    /// Why nobody was left at the end, when nobody was.
+    pub(crate) fn all_gone(&self) -> Option<String> {
+        let t = &self.tally;
+        let gone = t.refused + t.rejected + t.closed + t.lied + t.errors + t.timed_out;
+        let why = t.first_error.as_deref().unwrap_or("nobody was let in");
+        (gone > 0 && gone >= self.asked).then(|| match gone {
+            1 => why.to_owned(),
+            _ => format!("none of {gone} was left at the end: {why}"),
+        })
+    }
+
     /// Everyone asked was served to the end, with bytes, and nothing was lost, doubled or changed for the sample.
     pub(crate) fn is_clean(&self) -> bool {
         let t = &self.tally;

@@ -22,6 +22,10 @@ const PORTS_MAX: u64 = 20_000;
 /// What a ramp may take beyond its time until all windows open.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// Newcomers of an RTMP server may wait for the next key picture, which our source makes each 2 s: the window opens
+/// later than that.
+const RTMP_WARM_UP: u64 = 3;
+
 /// Most listeners that one process can have here.
 fn share_max() -> usize {
     let files = raise_file_limit().saturating_sub(FILES_SPARE);
@@ -39,8 +43,12 @@ fn shares(count: usize, most: usize) -> Vec<usize> {
 /// Starts as many processes as the crowd needs. The first has the listeners that check, and those that never read.
 pub(crate) fn start(url: &Url, directory: &Path, load: &Load) -> Result<Vec<Heard>, Error> {
     let parts = shares(load.listeners, share_max());
+    let warm_up = match url.is_rtmp() {
+        true => load.warm_up_seconds.max(RTMP_WARM_UP),
+        false => load.warm_up_seconds,
+    };
     let ramp = Duration::from_secs_f64(load.listeners as f64 / f64::from(load.ramp));
-    let lead = ramp + Duration::from_secs(load.warm_up_seconds) + SETTLE;
+    let lead = ramp + Duration::from_secs(warm_up) + SETTLE;
     let together = wall_us() / 1000 + lead.as_millis() as u64;
     let alone = parts.len() == 1;
     let one = |(part, count): (usize, &usize)| {
@@ -53,8 +61,9 @@ pub(crate) fn start(url: &Url, directory: &Path, load: &Load) -> Result<Vec<Hear
             .arg(url.to_string())
             .flag("--count", count)
             .flag("--seconds", load.seconds)
-            .flag("--warm-up", load.warm_up_seconds)
+            .flag("--warm-up", warm_up)
             .flag("--ramp", (load.ramp as usize / parts.len()).max(1))
+            .flag("--patience-ms", load.patience_ms)
             .flag("--latency-sample", sample)
             .flag("--stall", stall)
             .arg("--events")

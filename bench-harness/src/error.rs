@@ -19,6 +19,9 @@ pub enum Error {
     /// A server or a child process did not do what the measurement needs.
     #[error("{0}")]
     Failed(String),
+    /// Something is not installed here that only this one row or part needs.
+    #[error("{0}")]
+    Missing(String),
     /// Ctrl-C, or SIGTERM.
     #[error("interrupted")]
     Interrupted,

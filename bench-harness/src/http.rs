@@ -1,4 +1,5 @@
-//! As much HTTP as a source and a listener need: a URL, two request heads, and a response head read with a limit.
+//! As much HTTP as a source and a listener need: a URL, two request heads, and a response head read with a limit. A URL
+//! may name an RTMP stream instead.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -7,13 +8,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::{Doing, Error};
+use crate::rtmp::{Client, Role};
 
 /// Longest response head that is believed, in bytes.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
-/// `http://HOST[:PORT]/PATH`; nothing else is spoken.
+/// `http://HOST[:PORT]/PATH` or `rtmp://HOST[:PORT]/APP/NAME`; nothing else is spoken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
+    is_rtmp: bool,
     authority: String,
     path: String,
 }
@@ -22,16 +25,27 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Url, String> {
-        let rest = text
-            .strip_prefix("http://")
-            .ok_or("expected http://HOST[:PORT]/PATH")?;
+        let (is_rtmp, rest) = match (text.strip_prefix("http://"), text.strip_prefix("rtmp://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err("expected http://HOST[:PORT]/PATH or rtmp://HOST[:PORT]/APP/NAME".into()),
+        };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let clean = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if authority.is_empty() || !clean(text) {
             return Err("expected http://HOST[:PORT]/PATH, without spaces".into());
         }
         let path = if path.is_empty() { "/" } else { path };
+        let names = |path: &str| {
+            path[1..]
+                .split_once('/')
+                .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
+        };
+        if is_rtmp && !names(path) {
+            return Err("expected rtmp://HOST[:PORT]/APP/NAME: an application and a stream".into());
+        }
         Ok(Url {
+            is_rtmp,
             authority: authority.into(),
             path: path.into(),
         })
@@ -40,7 +54,8 @@ impl FromStr for Url {
 
 impl std::fmt::Display for Url {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "http://{}{}", self.authority, self.path)
+        let scheme = if self.is_rtmp { "rtmp" } else { "http" };
+        write!(out, "{scheme}://{}{}", self.authority, self.path)
     }
 }
 
@@ -48,12 +63,32 @@ impl Url {
     /// A mount on an address of this machine.
     pub(crate) fn local(address: SocketAddr, path: &str) -> Url {
         Url {
+            is_rtmp: false,
             authority: address.to_string(),
             path: path.into(),
         }
     }
 
-    /// The first address of the host; port 80 unless given.
+    /// A stream of an RTMP server on this machine; `path`: `/APP/NAME`.
+    pub(crate) fn local_rtmp(address: SocketAddr, path: &str) -> Url {
+        Url {
+            is_rtmp: true,
+            ..Url::local(address, path)
+        }
+    }
+
+    pub(crate) fn is_rtmp(&self) -> bool {
+        self.is_rtmp
+    }
+
+    /// A connection that plays or publishes this stream; none where the URL is HTTP.
+    pub(crate) fn rtmp(&self, role: Role) -> Option<Client> {
+        let (app, name) = self.path.strip_prefix('/')?.split_once('/')?;
+        self.is_rtmp
+            .then(|| Client::new(role, &self.authority, app, name))
+    }
+
+    /// The first address of the host; port 80 unless given, 1935 for RTMP.
     pub(crate) fn address(&self) -> Result<SocketAddr, Error> {
         let has_port = self
             .authority
@@ -62,7 +97,7 @@ impl Url {
         let target = if has_port {
             self.authority.clone()
         } else {
-            format!("{}:80", self.authority)
+            format!("{}:{}", self.authority, if self.is_rtmp { 1935 } else { 80 })
         };
         let mut found = target
             .to_socket_addrs()
@@ -74,13 +109,13 @@ impl Url {
 
     /// A listener's request. HTTP/1.0, so that the body comes without chunk framing.
     pub(crate) fn get(&self) -> String {
-        let Url { authority, path } = self;
+        let Url { authority, path, .. } = self;
         format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: bench-harness\r\n\r\n")
     }
 
     /// A source's request, in Icecast's manner. `login`: user and password.
     pub(crate) fn put(&self, method: Method, content_type: &str, login: Option<(&str, &str)>) -> String {
-        let Url { authority, path } = self;
+        let Url { authority, path, .. } = self;
         let auth = login.map(|(user, password)| {
             format!(
                 "Authorization: Basic {}\r\n",
@@ -170,6 +205,14 @@ impl Head {
     }
 }
 
+/// Why an answer with this status is none.
+pub(crate) fn rejected(status: u16) -> String {
+    match status {
+        300..400 => format!("expected 200, got {status}: redirects are not followed"),
+        status => format!("expected 200, got {status}"),
+    }
+}
+
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.lines().filter_map(|line| line.split_once(':'));
     fields
@@ -194,7 +237,23 @@ mod tests {
         );
         assert_eq!(url("http://127.0.0.1").address().unwrap().port(), 80);
         assert_eq!(url("http://[::1]:81/x").address().unwrap().port(), 81);
-        for bad in ["https://h/", "h/x", "http://", "http://a/ b", "http://a/\r\nX: y"] {
+        assert_eq!(url("rtmp://127.0.0.1/live/a").address().unwrap().port(), 1935);
+        assert_eq!(url("rtmp://h:1/live/a?b=c").to_string(), "rtmp://h:1/live/a?b=c");
+        assert!(
+            url("rtmp://h/live/a").rtmp(Role::Play).is_some()
+                && url("http://h/live/a").rtmp(Role::Play).is_none()
+        );
+        for bad in [
+            "rtmp://h/live",
+            "rtmp://h/live/",
+            "rtmp://h//a",
+            "rtmp:///a/b",
+            "https://h/",
+            "h/x",
+            "http://",
+            "http://a/ b",
+            "http://a/\r\nX: y",
+        ] {
             assert!(bad.parse::<Url>().is_err(), "{bad}");
         }
     }

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::crowd_report::at;
 use crate::error::Error;
-use crate::http::{Head, Progress, Url};
+use crate::http::{Head, Progress, Url, rejected};
 use crate::join_scan::JoinScan;
+use crate::rtmp::{Client, JoinWatch, Role};
 use crate::stop::Stop;
 
 /// Newcomers to send, one after another.
@@ -52,7 +53,7 @@ impl Wait {
 pub(crate) struct Report {
     pub(crate) sent: usize,
     pub(crate) got_a_byte: usize,
-    /// Had PAT, PMT and a random-access packet, in this order.
+    /// Had PAT, PMT and a random-access packet, in this order; over RTMP the codec's configuration and a key picture.
     pub(crate) joined: usize,
     pub(crate) first_byte_ms: Wait,
     pub(crate) joined_ms: Wait,
@@ -115,9 +116,11 @@ fn newcomer(plan: &Plan, times: &mut (Option<Duration>, Option<Duration>)) -> Re
     let mut socket =
         TcpStream::connect_timeout(&address, plan.patience).map_err(|error| format!("connect: {error}"))?;
     socket
-        .write_all(plan.url.get().as_bytes())
+        .set_write_timeout(Some(plan.patience))
         .map_err(|error| error.to_string())?;
-    let (mut head, mut scan, mut buffer) = (Some(Head::default()), JoinScan::default(), vec![0; 64 * 1024]);
+    let (mut ear, hello) = Ear::open(&plan.url);
+    socket.write_all(&hello).map_err(|error| error.to_string())?;
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         let left = plan.patience.saturating_sub(start.elapsed());
         if left.is_zero() {
@@ -127,19 +130,88 @@ fn newcomer(plan: &Plan, times: &mut (Option<Duration>, Option<Duration>)) -> Re
             .set_read_timeout(Some(left))
             .map_err(|error| error.to_string())?;
         let got = match socket.read(&mut buffer) {
-            Ok(0) => return Err("closed by the server".into()),
+            Ok(0) => return Err(ear.end().into()),
             Ok(got) => got,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error.to_string()),
         };
-        let body = body(&mut head, &buffer[..got])?;
-        if !body.is_empty() {
+        let heard = ear.hear(&buffer[..got])?;
+        if heard.body {
             times.0.get_or_insert(start.elapsed());
         }
-        if scan.feed(body) {
+        if heard.joined {
             times.1 = Some(start.elapsed());
             return Ok(());
+        }
+        socket
+            .write_all(&ear.answer())
+            .map_err(|error| error.to_string())?;
+    }
+}
+
+/// What a newcomer makes of the bytes.
+enum Ear {
+    Http(Option<Head>, JoinScan),
+    Rtmp(Box<Client>, JoinWatch),
+}
+
+/// What was in a piece.
+#[derive(Default)]
+struct Heard {
+    body: bool,
+    joined: bool,
+}
+
+impl Ear {
+    /// And what is to be sent first.
+    fn open(url: &Url) -> (Ear, Vec<u8>) {
+        match url.rtmp(Role::Play) {
+            None => (
+                Ear::Http(Some(Head::default()), JoinScan::default()),
+                url.get().into_bytes(),
+            ),
+            Some(mut client) => {
+                let hello = client.take_output();
+                (Ear::Rtmp(Box::new(client), JoinWatch::default()), hello)
+            }
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> Result<Heard, String> {
+        match self {
+            Ear::Http(head, scan) => {
+                let body = body(head, bytes)?;
+                Ok(Heard {
+                    body: !body.is_empty(),
+                    joined: scan.feed(body),
+                })
+            }
+            Ear::Rtmp(client, watch) => {
+                let mut heard = Heard::default();
+                let fed = client.feed(bytes, |media| {
+                    heard.body |= !media.bytes.is_empty();
+                    heard.joined |= watch.feed(&media);
+                });
+                fed.map_err(|broken| broken.to_string())?;
+                Ok(heard)
+            }
+        }
+    }
+
+    /// What an end means now.
+    fn end(&self) -> &'static str {
+        match self {
+            Ear::Http(Some(_), _) => "closed before a response",
+            Ear::Rtmp(client, _) if !client.is_live() => "closed before it let us in",
+            _ => "closed by the server",
+        }
+    }
+
+    fn answer(&mut self) -> Vec<u8> {
+        match self {
+            Ear::Http(..) => Vec::new(),
+            Ear::Rtmp(client, _) => client.take_output(),
         }
     }
 }
@@ -158,6 +230,6 @@ fn body<'a>(head: &mut Option<Head>, bytes: &'a [u8]) -> Result<&'a [u8], String
             *head = None;
             Ok(&bytes[used..])
         }
-        Progress::Done { status, .. } => Err(format!("expected 200, got {status}")),
+        Progress::Done { status, .. } => Err(rejected(status)),
     }
 }

@@ -242,6 +242,7 @@ fn row(hop: &Hop, listeners: usize, kbps: u32, outcome: Result<Crowd, Error>) ->
         Ok(report) => (report, None),
         Err(error) => (Crowd::default(), Some(error.to_string())),
     };
+    let gone = report.all_gone();
     let silent = (report.latency_ms.samples == 0).then(|| {
         let why = report.tally.first_error.clone();
         why.unwrap_or_else(|| "no stamped group came in the window".into())
@@ -252,7 +253,7 @@ fn row(hop: &Hop, listeners: usize, kbps: u32, outcome: Result<Crowd, Error>) ->
         delivered_ratio: report.bytes as f64 / due.max(1.0),
         hop: hop.name.clone(),
         listeners,
-        error: error.or(silent),
+        error: error.or(gone).or(silent),
         faults: seen.missing + seen.repeated + seen.corrupt + seen.breaks,
         latency_ms: report.latency_ms,
         gap_ms_max: report.gap_ms_max,

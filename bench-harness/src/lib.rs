@@ -31,6 +31,7 @@ mod progress;
 mod report;
 mod report_page;
 mod report_plan;
+mod rtmp;
 mod servers;
 mod sink;
 mod soak;

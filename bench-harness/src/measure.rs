@@ -40,6 +40,8 @@ pub(crate) struct Load {
     pub(crate) interval_ms: u64,
     pub(crate) warm_up_seconds: u64,
     pub(crate) ramp: u32,
+    /// How long after the last connection was opened a listener may still wait for its answer.
+    pub(crate) patience_ms: u64,
     pub(crate) sample: usize,
     /// So many of the listeners never read.
     pub(crate) stall: usize,
@@ -70,9 +72,12 @@ pub(crate) struct Numbers {
     /// Delivered over what the listeners should have had.
     pub(crate) delivered_ratio: f64,
     pub(crate) rss_kib: f64,
+    /// Without shared memory and memory files, where the stream is kept.
+    pub(crate) own_kib: f64,
     /// Open files of the server at the end of the window.
     pub(crate) files: f64,
-    pub(crate) rss_kib_per_listener: f64,
+    /// Growth of its own memory since just before the crowd came.
+    pub(crate) own_kib_per_listener: f64,
     /// Kernel memory of all TCP sockets, both ends, above what it was before the crowd; the most that was seen.
     pub(crate) socket_kib: f64,
     pub(crate) socket_kib_per_listener: f64,
@@ -95,6 +100,8 @@ pub(crate) struct Sample {
     pub(crate) seconds: f64,
     pub(crate) cpu_seconds: f64,
     pub(crate) rss_kib: u64,
+    /// Without shared memory and memory files.
+    pub(crate) own_kib: u64,
     pub(crate) files: u64,
     /// CPU time of the kernel's packet threads so far.
     pub(crate) softirq_seconds: f64,
@@ -108,6 +115,8 @@ pub(crate) struct Row {
     pub(crate) server: String,
     /// Why there are no numbers.
     pub(crate) error: Option<String>,
+    /// It is not installed here: no failure of anybody.
+    pub(crate) missing: bool,
     pub(crate) numbers: Option<Numbers>,
     pub(crate) crowd: Option<Report>,
     pub(crate) churn: Option<churn::Report>,
@@ -124,6 +133,7 @@ pub(crate) fn row(target: &Target, setup: &Setup<'_>, load: &Load, stop: &Stop) 
         Err(error) => Ok(Row {
             server: target.name().to_owned(),
             error: Some(error.to_string()),
+            missing: matches!(error, Error::Missing(_)),
             numbers: None,
             crowd: None,
             churn: None,
@@ -194,6 +204,7 @@ impl Gauge {
             seconds: start.elapsed().as_secs_f64(),
             cpu_seconds: procfs::cpu(&self.0).as_secs_f64(),
             rss_kib: procfs::rss_kib(&self.0),
+            own_kib: procfs::own_kib(&self.0),
             files: procfs::files(&self.0),
             softirq_seconds: procfs::softirq_cpu().as_secs_f64(),
             socket_kib: procfs::tcp_memory_kib(),
@@ -225,9 +236,12 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
     server.must_run()?;
     let churn = churners.map(|churners| await_churn(churners, stop)).transpose()?;
     let report = crowds::join(crowds, MARGIN, stop)?;
+    if let Some(why) = report.all_gone() {
+        return Err(Error::Failed(why));
+    }
     if report.bytes == 0 && load.stall < load.listeners {
         let why = report.tally.first_error.clone();
-        let why = why.unwrap_or_else(|| "silence".into());
+        let why = why.unwrap_or_else(|| "silence behind the head of the answer".into());
         return Err(Error::Failed(format!("nobody got a byte in the window: {why}")));
     }
     if report.tally.lied > 0 {
@@ -243,6 +257,7 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
     Ok(Row {
         server: String::new(),
         error: None,
+        missing: false,
         numbers: Some(numbers),
         crowd: Some(report),
         churn,
@@ -291,8 +306,9 @@ fn numbers(load: &Load, crowd: &Report, (before, samples): (&Sample, &[Sample]),
         softirq_seconds: last.softirq_seconds - first.softirq_seconds,
         delivered_ratio: crowd.bytes as f64 / wanted.max(1.0),
         rss_kib: last.rss_kib as f64,
+        own_kib: last.own_kib as f64,
         files: last.files as f64,
-        rss_kib_per_listener: per_listener(last.rss_kib.saturating_sub(before.rss_kib)),
+        own_kib_per_listener: per_listener(last.own_kib.saturating_sub(before.own_kib)),
         socket_kib: sockets as f64,
         socket_kib_per_listener: per_listener(sockets),
         latency_p50_ms: latency.p50,

@@ -65,6 +65,17 @@ pub(crate) fn rss_kib(pids: &[u32]) -> u64 {
         .sum()
 }
 
+/// The same without memory that is shared with others or mapped from a memory file: a server may keep its stream there,
+/// which fills whether or not anybody listens. (Each page counts as often as it is mapped.)
+pub(crate) fn own_kib(pids: &[u32]) -> u64 {
+    let shared = pids.iter().filter_map(|pid| {
+        field(&format!("/proc/{pid}/status"), "RssShmem:")?
+            .parse::<u64>()
+            .ok()
+    });
+    rss_kib(pids).saturating_sub(shared.sum())
+}
+
 /// Open files of a process tree; 0 where we may not look.
 pub(crate) fn files(pids: &[u32]) -> u64 {
     let count =

@@ -1,8 +1,14 @@
-//! A line that moves while a measurement runs: on a terminal only, and on stderr.
+//! What a person sees: a line that moves while a measurement runs (on a terminal only, and on stderr), and the results.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// A result, on stdout. Whoever reads no further (`| head`) is no reason to fail.
+pub(crate) fn say(what: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{what}");
+}
 
 /// A bar of `seconds`; draws nothing when stderr is no terminal.
 pub(crate) fn seconds(seconds: u64, what: &str) -> ProgressBar {

@@ -145,7 +145,7 @@ pub(crate) fn findings(parts: &[Done]) -> Vec<Finding> {
             short(spread),
             spread >= 0.99,
         );
-        let user = figure("/rss_kib_per_listener");
+        let user = figure("/own_kib_per_listener");
         add(
             "memory of the server per listener, KiB".into(),
             "≤ 1",

@@ -15,6 +15,8 @@ use crate::stop::Stop;
 
 /// The mount that every server serves.
 pub(crate) const MOUNT: &str = "/bench.ts";
+/// The same of a server that plays RTMP: an application and a stream.
+const STREAM: &str = "/live/bench";
 /// Channels of a measured relay, and connections that it keeps from its listeners.
 const RELAY_CHANNELS: usize = 4;
 const RELAY_RESERVED: usize = 20;
@@ -34,6 +36,7 @@ pub(crate) enum Kind {
     Relay,
     RelayMio,
     Icecast,
+    NginxRtmp,
 }
 
 /// A server that runs already.
@@ -70,6 +73,7 @@ impl Kind {
             Kind::Relay => "relay",
             Kind::RelayMio => "relay-mio",
             Kind::Icecast => "icecast2",
+            Kind::NginxRtmp => "nginx-rtmp",
         }
     }
 }
@@ -150,13 +154,18 @@ impl Setup<'_> {
             Kind::Relay => self.relay(address, &password, "auto")?,
             Kind::RelayMio => self.relay(address, &password, "mio")?,
             Kind::Icecast => self.icecast(address, &password)?,
+            Kind::NginxRtmp => self.nginx_rtmp(address)?,
+        };
+        let url = match kind {
+            Kind::NginxRtmp => Url::local_rtmp(address, STREAM),
+            _ => Url::local(address, MOUNT),
         };
         let mut guard = launch.cpu(self.cpu).start(kind.name(), &log, false)?;
         await_port(&mut guard, address, stop).map_err(|error| explain(error, &log))?;
         Ok(Server {
             pid: Some(guard.pid()),
             guard: Some(guard),
-            url: Url::local(address, MOUNT),
+            url,
             password: Some(password),
             publish: true,
             log: Some(log),
@@ -192,7 +201,7 @@ impl Setup<'_> {
     /// Icecast refuses root, so it becomes an ordinary user; its files are that user's alone.
     fn icecast(&self, address: SocketAddr, password: &str) -> Result<Launch, Error> {
         let program = find(&["/usr/bin/icecast2", "/usr/bin/icecast", "/usr/local/bin/icecast"])
-            .ok_or_else(|| Error::Failed("icecast2 is not installed (apt install icecast2)".into()))?;
+            .ok_or_else(|| Error::Missing("icecast2 is not installed (apt install icecast2)".into()))?;
         let user = plain_user();
         let home = self.directory.join(format!("icecast-{}", address.port()));
         let config = home.join("icecast.xml");
@@ -202,22 +211,80 @@ impl Setup<'_> {
             "/usr/local/share/icecast",
         ]);
         let xml = icecast_xml(self, address, password, &home, &web.unwrap_or_default())?;
-        fs::create_dir(&home)
-            .and_then(|()| fs::write(&config, ""))
-            .and_then(|()| fs::set_permissions(&config, fs::Permissions::from_mode(0o600)))
-            .and_then(|()| fs::write(&config, xml))
-            .and_then(|()| fs::set_permissions(self.directory, fs::Permissions::from_mode(0o711)))
-            .doing(|| format!("cannot write {}", config.display()))?;
-        if let Some(user) = &user {
-            let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
-            let given = chown(&home, uid, gid).and_then(|()| chown(&config, uid, gid));
-            given.doing(|| format!("cannot give {} to {}", home.display(), user.name))?;
-        }
+        self.furnish(&home, &config, &xml, user.as_ref())?;
         Ok(Launch::new(program)
             .arg("-c")
             .arg(config)
             .user(user.map(|user| user.name)))
     }
+
+    /// One process, in the foreground, as an ordinary user, with its RTMP module: the listeners of a stream are one
+    /// process's anyway.
+    fn nginx_rtmp(&self, address: SocketAddr) -> Result<Launch, Error> {
+        let program = find(&["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/nginx/sbin/nginx"]);
+        let module = find(&[
+            "/usr/lib/nginx/modules/ngx_rtmp_module.so",
+            "/usr/share/nginx/modules/ngx_rtmp_module.so",
+        ]);
+        let (Some(program), Some(module)) = (program, module) else {
+            let what = "nginx with its RTMP module is not installed (apt install nginx libnginx-mod-rtmp)";
+            return Err(Error::Missing(what.into()));
+        };
+        let user = plain_user();
+        let home = self.directory.join(format!("nginx-{}", address.port()));
+        let config = home.join("nginx.conf");
+        self.furnish(&home, &config, &nginx_conf(self, address, &module), user.as_ref())?;
+        Ok(Launch::new(program)
+            .arg("-p")
+            .arg(&home)
+            .arg("-c")
+            .arg(config)
+            .arg("-e")
+            .arg("stderr")
+            .user(user.map(|user| user.name)))
+    }
+
+    /// A folder with a configuration, both that user's alone.
+    fn furnish(&self, home: &Path, config: &Path, text: &str, user: Option<&User>) -> Result<(), Error> {
+        fs::create_dir(home)
+            .and_then(|()| fs::write(config, ""))
+            .and_then(|()| fs::set_permissions(config, fs::Permissions::from_mode(0o600)))
+            .and_then(|()| fs::write(config, text))
+            .and_then(|()| fs::set_permissions(self.directory, fs::Permissions::from_mode(0o711)))
+            .doing(|| format!("cannot write {}", config.display()))?;
+        let Some(user) = user else { return Ok(()) };
+        let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
+        let given = chown(home, uid, gid).and_then(|()| chown(config, uid, gid));
+        given.doing(|| format!("cannot give {} to {}", home.display(), user.name))
+    }
+}
+
+/// Room for everyone, and a queue of 4,096 messages each (the default holds 256, of which audio and video are dropped
+/// when it is full); large chunks, so that a picture is not cut into many.
+fn nginx_conf(setup: &Setup<'_>, address: SocketAddr, module: &Path) -> String {
+    let (clients, module) = (setup.listeners + 100, module.display());
+    format!(
+        "load_module {module};
+daemon off;
+master_process off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr warn;
+worker_rlimit_nofile {files};
+events {{ worker_connections {clients}; }}
+rtmp {{
+  server {{
+    listen {address};
+    chunk_size 65536;
+    max_message 64M;
+    out_queue 4096;
+    access_log off;
+    application live {{ live on; }}
+  }}
+}}
+",
+        files = clients + 100
+    )
 }
 
 fn plain_user() -> Option<User> {
@@ -294,7 +361,7 @@ pub(crate) fn await_port(guard: &mut Guard, address: SocketAddr, stop: &Stop) ->
 pub(crate) fn explain(error: Error, log: &Path) -> Error {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    if lines.is_empty() || matches!(error, Error::Interrupted) {
+    if lines.is_empty() || matches!(error, Error::Interrupted | Error::Missing(_)) {
         return error;
     }
     let lines: Vec<&str> = lines.into_iter().rev().collect();

@@ -1,15 +1,19 @@
-//! `source`: publishes an endless, stamped stream at a constant rate.
+//! `source`: publishes an endless, stamped stream at a constant rate, over HTTP or over RTMP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error};
 use crate::events::{Event, Teller};
 use crate::http::{Head, Method, Progress, Url};
 use crate::pace::Pace;
+use crate::rtmp::{Camera, Client, FRAME, Role};
 use crate::stamp::{self, Stamp};
 use crate::stop::Stop;
 use crate::ts::{GROUP, Mux};
@@ -64,10 +68,10 @@ pub(crate) fn run(
     stop: &Stop,
     mut tick: impl FnMut(u64),
 ) -> Result<Report, Error> {
-    let mut socket = connect(plan)?;
+    let mut outlet = Outlet::open(plan)?;
     teller.tell(&Event::Publishing);
     let mut groups = Groups::new(plan)?;
-    let pace = Pace::new(plan.kbps, GROUP, plan.tick);
+    let pace = Pace::new(plan.kbps, GROUP, plan.tick());
     let (start, wall) = (Instant::now(), wall_us());
     let mut report = Report::default();
     let mut buffer = Vec::with_capacity(GROUPS_PER_WRITE * GROUP);
@@ -83,7 +87,7 @@ pub(crate) fn run(
             std::thread::sleep((first_due - now).min(Duration::from_millis(100)));
             continue;
         }
-        send(&mut socket, &buffer, plan)?;
+        outlet.send(first_due, &buffer, plan)?;
         let done = start.elapsed();
         report.bytes += buffer.len() as u64;
         report.late_ms_max = report.late_ms_max.max(ms(done.saturating_sub(first_due)));
@@ -115,12 +119,25 @@ enum Groups {
     Raw { stream: u32, seq: u64 },
 }
 
+impl Plan {
+    /// RTMP carries pictures: what falls due within one goes out with it.
+    fn tick(&self) -> Duration {
+        if self.url.is_rtmp() {
+            self.tick.max(FRAME)
+        } else {
+            self.tick
+        }
+    }
+}
+
 impl Groups {
     fn new(plan: &Plan) -> Result<Groups, Error> {
         let mut id = [0; 4];
         getrandom::fill(&mut id).map_err(|error| Error::Failed(format!("no random numbers: {error}")))?;
         let stream = u32::from_be_bytes(id);
-        Ok(match plan.kind {
+        // Pictures of RTMP have a container of their own.
+        let kind = if plan.url.is_rtmp() { Kind::Raw } else { plan.kind };
+        Ok(match kind {
             Kind::Ts => Groups::Ts(Box::new(Mux::new(stream, plan.gop.as_micros() as u64))),
             Kind::Raw => Groups::Raw { stream, seq: 0 },
         })
@@ -149,10 +166,109 @@ impl Groups {
     }
 }
 
-fn connect(plan: &Plan) -> Result<TcpStream, Error> {
-    let address = plan.url.address()?;
-    let mut socket = TcpStream::connect_timeout(&address, PATIENCE)
-        .doing(|| format!("cannot connect to {address} for {}", plan.url))?;
+/// Where the groups go.
+enum Outlet {
+    Http(TcpStream),
+    Rtmp {
+        socket: TcpStream,
+        client: Box<Client>,
+        camera: Camera,
+    },
+}
+
+impl Outlet {
+    fn open(plan: &Plan) -> Result<Outlet, Error> {
+        let address = plan.url.address()?;
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)
+            .doing(|| format!("cannot connect to {address} for {}", plan.url))?;
+        socket
+            .set_nodelay(true)
+            .and_then(|()| socket.set_write_timeout(Some(PATIENCE)))
+            .doing(|| format!("cannot prepare the connection to {}", plan.url))?;
+        match plan.url.rtmp(Role::Publish) {
+            None => announce(socket, plan).map(Outlet::Http),
+            Some(client) => greet(socket, client, plan),
+        }
+    }
+
+    fn send(&mut self, at: Duration, groups: &[u8], plan: &Plan) -> Result<(), Error> {
+        match self {
+            Outlet::Http(socket) => send(socket, groups, plan),
+            Outlet::Rtmp {
+                socket,
+                client,
+                camera,
+            } => {
+                client.send_video(
+                    at.as_millis() as u32,
+                    &camera.picture(at.as_micros() as u64, groups),
+                );
+                hear(socket, client, plan)?;
+                send(socket, &client.take_output(), plan)
+            }
+        }
+    }
+}
+
+/// The handshake and the commands, up to the server's permission.
+fn greet(mut socket: TcpStream, mut client: Client, plan: &Plan) -> Result<Outlet, Error> {
+    let (url, deadline) = (&plan.url, Instant::now() + PATIENCE);
+    let mut buffer = [0; 4096];
+    while !client.is_live() {
+        send(&mut socket, &client.take_output(), plan)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::Failed(format!(
+                "{url}: the source was not let in within {PATIENCE:?}"
+            )));
+        }
+        socket
+            .set_read_timeout(Some(left))
+            .doing(|| format!("cannot wait for {url}"))?;
+        match socket.read(&mut buffer) {
+            Ok(0) => {
+                return Err(Error::Failed(format!(
+                    "{url}: closed without an answer to the source"
+                )));
+            }
+            Ok(got) => client
+                .feed(&buffer[..got], |_| {})
+                .map_err(|broken| Error::Failed(format!("{url}: {broken}")))?,
+            Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).doing(|| format!("no answer from {url}")),
+        }
+    }
+    socket
+        .set_read_timeout(None)
+        .doing(|| format!("cannot prepare the connection to {url}"))?;
+    client.send_video(0, &Camera::config());
+    send(&mut socket, &client.take_output(), plan)?;
+    let camera = Camera::new(plan.gop.as_micros() as u64);
+    Ok(Outlet::Rtmp {
+        socket,
+        client: Box::new(client),
+        camera,
+    })
+}
+
+/// What the server has said meanwhile: acknowledgements, and pings that want an answer.
+fn hear(socket: &mut TcpStream, client: &mut Client, plan: &Plan) -> Result<(), Error> {
+    let mut buffer = [0; 4096];
+    let over = |why: String| Error::Failed(format!("{}: the server let go of its source: {why}", plan.url));
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return Err(over("closed".into())),
+            Ok(got) => client
+                .feed(&buffer[..got], |_| {})
+                .map_err(|broken| over(broken.to_string()))?,
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(over(error.desc().into())),
+        }
+    }
+}
+
+fn announce(mut socket: TcpStream, plan: &Plan) -> Result<TcpStream, Error> {
     let content_type = match plan.kind {
         Kind::Ts => "video/mp2t",
         Kind::Raw => "application/octet-stream",
@@ -163,9 +279,7 @@ fn connect(plan: &Plan) -> Result<TcpStream, Error> {
         .map(|password| (plan.user.as_str(), password));
     let head = plan.url.put(plan.method, content_type, login);
     socket
-        .set_nodelay(true)
-        .and_then(|()| socket.set_write_timeout(Some(PATIENCE)))
-        .and_then(|()| socket.write_all(head.as_bytes()))
+        .write_all(head.as_bytes())
         .doing(|| format!("cannot send the request to {}", plan.url))?;
     let wait = if plan.method == Method::Put {
         EXPECT_WAIT

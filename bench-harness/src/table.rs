@@ -56,7 +56,7 @@ fn line(server: &str, n: &Numbers) -> Vec<String> {
         format!("{:.3}", n.gbit_per_s),
         percent(n.delivered_ratio),
         format!("{:.1}", n.rss_kib / 1024.0),
-        format!("{:.1}", n.rss_kib_per_listener),
+        format!("{:.1}", n.own_kib_per_listener),
         format!("{:.0}", n.socket_kib_per_listener),
         format!("{:.1}", n.latency_p50_ms),
         format!("{:.1}", n.latency_p99_ms),
@@ -182,6 +182,7 @@ fn median_row(rows: Vec<&Row>) -> Row {
     Row {
         server: rows[0].server.clone(),
         error,
+        missing: rows.iter().any(|row| row.missing),
         numbers,
         crowd: None,
         churn: None,
@@ -208,8 +209,9 @@ fn median(all: &[&Numbers]) -> Numbers {
         softirq_seconds: of(|n| n.softirq_seconds),
         delivered_ratio: of(|n| n.delivered_ratio),
         rss_kib: of(|n| n.rss_kib),
+        own_kib: of(|n| n.own_kib),
         files: of(|n| n.files),
-        rss_kib_per_listener: of(|n| n.rss_kib_per_listener),
+        own_kib_per_listener: of(|n| n.own_kib_per_listener),
         socket_kib: of(|n| n.socket_kib),
         socket_kib_per_listener: of(|n| n.socket_kib_per_listener),
         latency_p50_ms: of(|n| n.latency_p50_ms),
@@ -236,6 +238,7 @@ mod tests {
         Row {
             server: server.into(),
             error: None,
+            missing: false,
             numbers: Some(numbers),
             crowd: None,
             churn: None,
@@ -261,6 +264,7 @@ mod tests {
         let broken = Row {
             server: "x".into(),
             error: Some("no".into()),
+            missing: false,
             numbers: None,
             crowd: None,
             churn: None,

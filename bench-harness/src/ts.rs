@@ -199,6 +199,22 @@ impl Mux {
     }
 }
 
+/// The sequence and the picture parameter set, without start codes: for containers that keep them apart.
+pub(crate) fn parameter_sets() -> (&'static [u8], &'static [u8]) {
+    (&SETS[4..26], &SETS[30..])
+}
+
+/// The key picture that opens the n-th group of pictures, without a start code.
+pub(crate) fn key_picture(gop: usize) -> &'static [u8] {
+    &GREY[gop % 2][3..]
+}
+
+/// The picture with this `frame_num` (0 to 15), which repeats the one before, without a start code.
+pub(crate) fn next_picture(frame_num: u8) -> [u8; 4] {
+    let [.., a, b, c, d] = skipped(frame_num);
+    [a, b, c, d]
+}
+
 fn skipped(frame_num: u8) -> [u8; 7] {
     let mut picture = SKIPPED;
     picture[FRAME_NUM_AT] |= frame_num << 1;

@@ -16,7 +16,7 @@ use crate::http::Url;
 use crate::latency::{self, Hop};
 use crate::measure::Load;
 use crate::procfs::raise_file_limit;
-use crate::progress;
+use crate::progress::{self, say};
 use crate::servers::{Kind, Running, Target};
 use crate::soak;
 use crate::stop::Stop;
@@ -48,7 +48,7 @@ pub(super) struct RunningArgs {
     /// Process of that server, for its CPU and memory (with all its children)
     #[arg(long, value_name = "PID", requires = "server")]
     pid: Option<u32>,
-    /// Publish the bench's stream to that URL first (PUT; password in RELAY_AUTH_SOURCE_PASSWORD). Without it
+    /// Publish the bench's stream to that URL first (PUT, or RTMP; password in RELAY_AUTH_SOURCE_PASSWORD). Without it
     /// the server must have a stream of --kbps already; latency then needs one from `bench-harness source`
     #[arg(long, requires = "server")]
     publish: bool,
@@ -69,6 +69,17 @@ impl RunningArgs {
             pid,
             publish,
         })))
+    }
+}
+
+/// Those who come and go speak HTTP only.
+fn check_churn(target: &Target, churn: u32) -> Result<(), Error> {
+    match target {
+        Target::Running(running) if churn > 0 && running.url.is_rtmp() => Err(Error::Usage(format!(
+            "{}: those who come and go speak http://, not rtmp://",
+            running.url
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -156,7 +167,7 @@ pub(super) fn fanout(args: FanoutArgs, stop: &Stop) -> Result<(), Error> {
     };
     let sweep = fanout::run(plan, &bar, stop)?;
     bar.finish_and_clear();
-    println!("{}", sweep.text());
+    say(sweep.text());
     write_json(args.load.json.as_deref(), &sweep)?;
     complete(sweep.is_complete())
 }
@@ -214,7 +225,7 @@ pub(super) fn latency(args: LatencyArgs, stop: &Stop) -> Result<(), Error> {
         end_listeners: args.players as usize,
     };
     let report = latency::run(&plan, stop)?;
-    println!("{report}");
+    say(&report);
     write_json(args.load.json.as_deref(), &report)?;
     complete(report.is_complete())
 }
@@ -243,20 +254,21 @@ pub(super) struct ChurnArgs {
 
 pub(super) fn churn(args: ChurnArgs, stop: &Stop) -> Result<(), Error> {
     let target = args.running.target()?.unwrap_or(Target::Ours(Kind::Relay));
+    check_churn(&target, args.per_second)?;
     let load = Load {
         churn: args.per_second,
         ..args.load.load(args.listeners)?
     };
     let comparison = one(target, args.relay.path()?, load, stop)?;
-    println!("{}", comparison.text());
+    say(comparison.text());
     let mut gap: f64 = 0.0;
     for row in comparison.runs.iter().flatten() {
         if let (Some(churn), Some(numbers)) = (&row.churn, &row.numbers) {
-            println!("\n{churn}");
-            println!(
+            say(format_args!("\n{churn}"));
+            say(format_args!(
                 "those who stayed: longest gap {:.0} ms, {} closed",
                 numbers.gap_max_ms, numbers.closed
-            );
+            ));
             gap = gap.max(numbers.gap_max_ms);
         }
     }
@@ -310,13 +322,17 @@ pub(super) struct SoakArgs {
 
 pub(super) fn soak(args: SoakArgs, stop: &Stop) -> Result<(), Error> {
     let target = args.running.target()?.unwrap_or(Target::Ours(Kind::Relay));
+    check_churn(&target, args.churn)?;
     let load = Load {
         churn: args.churn,
         ..args.load.load(args.listeners)?
     };
     let report = soak::Report::of(one(target, args.relay.path()?, load, stop)?);
-    println!("{}", report.comparison.text());
-    report.growth.iter().for_each(|growth| println!("\n{growth}"));
+    say(report.comparison.text());
+    report
+        .growth
+        .iter()
+        .for_each(|growth| say(format_args!("\n{growth}")));
     write_json(args.load.json.as_deref(), &report)?;
     complete(report.comparison.is_complete())
 }
@@ -381,7 +397,7 @@ pub(super) fn capacity(args: CapacityArgs, stop: &Stop) -> Result<(), Error> {
     };
     let report = capacity::run(&plan, &bar, stop)?;
     bar.finish_and_clear();
-    println!("{report}");
+    say(&report);
     write_json(args.load.json.as_deref(), &report)?;
     complete(!report.limits.is_empty())
 }

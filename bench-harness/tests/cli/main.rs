@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_servers;
 mod compare;
 mod decode;
 mod join;
 mod listeners;
 mod loads;
+mod rtmp;
 mod source;
 mod world;

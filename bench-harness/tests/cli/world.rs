@@ -58,6 +58,24 @@ pub(crate) enum Manner {
     Lies,
     /// 404.
     Refuses,
+    /// The end, before a word was read.
+    ClosesAtOnce,
+    /// Another protocol's greeting, before a word was read.
+    Greets,
+    /// Nothing, for ever.
+    Silent,
+    /// A head, one byte each 20 ms.
+    TricklesHead,
+    /// A head, and then a byte each 20 ms.
+    TricklesBody,
+    /// To itself, again and again.
+    Redirects,
+    /// Letters without an end, and no line among them.
+    Babbles,
+    /// A few groups, and a reset.
+    Resets,
+    /// A body of no bytes, as promised.
+    Empty,
 }
 
 /// Serves connections on threads that end when the listener goes; the n-th connection gets the n-th manner,
@@ -74,8 +92,15 @@ pub(crate) fn server(manners: &'static [Manner]) -> SocketAddr {
 }
 
 fn treat(mut socket: TcpStream, manner: Manner) {
-    read_head(&mut socket);
+    match manner {
+        Manner::ClosesAtOnce => return,
+        Manner::Greets => drop(socket.write_all(b"220 smtp ready\r\n")),
+        _ => drop(read_head(&mut socket)),
+    }
     let answer = match manner {
+        Manner::Silent | Manner::Greets | Manner::Babbles | Manner::TricklesHead => "",
+        Manner::Redirects => "HTTP/1.0 302 Found\r\nLocation: /bench.ts\r\n\r\n",
+        Manner::Empty => "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
         Manner::Lies => "220 smtp ready\r\n\r\n",
         Manner::Short => "HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n",
         Manner::Long => "HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n",
@@ -89,7 +114,27 @@ fn treat(mut socket: TcpStream, manner: Manner) {
         Manner::Lossy => stream(&mut socket, u64::MAX, |n| n % 5 != 4),
         Manner::ClosesEarly | Manner::Short => stream(&mut socket, 10, |_| true),
         Manner::Stalls | Manner::Lies => drop(socket.read(&mut [0; 1])),
-        Manner::Refuses => {}
+        Manner::Silent | Manner::Greets => drop(socket.read(&mut [0; 1])),
+        Manner::TricklesHead => trickle(
+            &mut socket,
+            b"HTTP/1.0 200 OK\r\nServer: it\r\n\r\n".iter().cycle(),
+        ),
+        Manner::TricklesBody => trickle(&mut socket, [0x47].iter().cycle()),
+        Manner::Babbles => while socket.write_all(&[b'x'; 1000]).is_ok() {},
+        Manner::Resets => {
+            stream(&mut socket, 10, |_| true);
+            let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+        Manner::Refuses | Manner::Redirects | Manner::Empty | Manner::ClosesAtOnce => {}
+    }
+}
+
+fn trickle<'a>(socket: &mut TcpStream, bytes: impl Iterator<Item = &'a u8>) {
+    for byte in bytes {
+        if socket.write_all(&[*byte]).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
