@@ -7,6 +7,7 @@ mod closing;
 mod flow;
 mod limits;
 mod opening;
+mod passing;
 mod waking;
 
 use std::collections::VecDeque;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use relay_seam::{Input, Machine, Now};
 
 use crate::seat::{Phase, Seat};
+use crate::share::{Newcomer, Share};
 use crate::shore::Shore;
 use crate::sockopt;
 use crate::wheel::Wheel;
@@ -93,16 +94,50 @@ impl Door {
 }
 
 impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
-    /// Takes newcomers in, so many per turn.
+    /// Takes newcomers in, so many per turn: those passed on by other workers first, as they have waited longest.
     pub(crate) fn admit(&mut self) -> io::Result<()> {
         for _ in 0..ADMITTED_PER_TURN {
-            let Some(fd) = self.door.waiting.pop_front() else {
+            if let Some(fd) = self.share.as_ref().and_then(Share::take) {
+                self.stats.connections_taken.one();
+                self.welcome(fd)?;
+            } else if let Some(fd) = self.door.waiting.pop_front() {
+                self.stats.accepts.one();
+                if let Some(fd) = self.keep_or_pass(fd) {
+                    self.welcome(fd)?;
+                }
+            } else {
                 break;
-            };
-            self.stats.accepts.one();
-            self.welcome(fd)?;
+            }
+            self.say_how_many();
         }
         Ok(())
+    }
+
+    /// A newcomer that is ours; `None` when another worker has it now.
+    fn keep_or_pass(&mut self, fd: OwnedFd) -> Option<OwnedFd> {
+        let Some(share) = &self.share else { return Some(fd) };
+        match share.place(fd) {
+            Newcomer::Mine(fd) => Some(fd),
+            Newcomer::Kept(fd) => {
+                self.stats.passes_full.one();
+                Some(fd)
+            }
+            Newcomer::Passed => {
+                self.stats.connections_passed.one();
+                None
+            }
+        }
+    }
+
+    /// Lets the other workers know how many connections are here.
+    pub(crate) fn say_how_many(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.say(self.seats.len());
+        }
+    }
+
+    pub(crate) fn is_passed_some(&self) -> bool {
+        self.share.as_ref().is_some_and(Share::has_waiting)
     }
 
     fn welcome(&mut self, fd: OwnedFd) -> io::Result<()> {

@@ -143,6 +143,8 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     /// The machine has finished: closes what is open, then waits for those who are on their way out.
     pub(crate) fn say_farewell(&mut self) -> io::Result<()> {
         self.door.shut();
+        // From here on nobody is passed to us.
+        self.share = None;
         self.calls.forget_all();
         let goes = |seat: &Seat| matches!(seat.phase, Phase::Open | Phase::Connecting(_));
         let gone: Vec<Conn> = self

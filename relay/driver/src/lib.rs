@@ -24,9 +24,11 @@ mod probe;
 mod resolve;
 mod seat;
 mod setup;
+mod share;
 mod shore;
 mod sockopt;
 mod stats;
+mod steer;
 mod table;
 mod uring;
 mod wheel;
@@ -44,7 +46,9 @@ pub use crew::Crew;
 pub use listen::bind;
 pub use probe::{Probe, Tier, probe};
 pub use setup::{HandoverFn, Setup};
+pub use share::Share;
 pub use stats::{SharedStats, Stats};
+pub use steer::{STEERED_MAX, steer_by_cpu};
 
 /// Which kernel interface a driver uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use relay_ring::Bell;
 
+use crate::share::Share;
 use crate::stats::SharedStats;
 
 /// Takes over an open connection, nonblocking, with the bytes that were read from it so far.
@@ -27,6 +28,8 @@ pub struct Setup {
     pub handover: HandoverFn,
     /// Run on this CPU only. Default none.
     pub pin_to_cpu: Option<usize>,
+    /// Its place among workers that pass newcomers to each other. Default none: it keeps what it accepts.
+    pub share: Option<Share>,
     /// Submission queue entries (io_uring). Default 512.
     pub sq_entries: u32,
     /// Completion queue entries (io_uring). Default 8,192.
@@ -46,6 +49,7 @@ impl Setup {
             recv_buffers: 256,
             handover,
             pin_to_cpu: None,
+            share: None,
             sq_entries: 512,
             cq_entries: 8192,
             stats: Arc::default(),

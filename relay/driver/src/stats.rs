@@ -26,7 +26,9 @@ impl Counter {
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counts of one driver, as they grow; written by the driver's thread, readable from every other.
+        /// On cache lines of its own: what one worker counts is no other's business.
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         pub struct SharedStats {
             $($(#[doc = $doc])+ pub(crate) $name: Counter,)+
         }
@@ -66,6 +68,12 @@ counters! {
     accepts,
     /// Accepted connections closed at once because the table of connections was full.
     accepts_refused,
+    /// Accepted connections passed, unread, to a worker that held clearly fewer.
+    connections_passed,
+    /// Connections taken over from a worker that held clearly more.
+    connections_taken,
+    /// Connections kept although another worker held clearly fewer, because too many waited there already.
+    passes_full,
     /// Accepted connections that were gone before they could be asked who they are.
     accepts_lost,
     /// Times the kernel refused to accept for want of descriptors or memory.
@@ -127,6 +135,18 @@ counters! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_drivers_count_on_lines_of_their_own() {
+        use std::sync::Arc;
+        let two: [Arc<SharedStats>; 2] = Default::default();
+        let at = two.each_ref().map(|stats| Arc::as_ptr(stats).addr());
+        assert!(at.iter().all(|at| at % 128 == 0) && size_of::<SharedStats>() % 128 == 0);
+        assert!(
+            at[0].abs_diff(at[1]) >= size_of::<SharedStats>() + 128,
+            "the Arcs' own counts lie between"
+        );
+    }
 
     #[test]
     fn each_count_has_its_sentence() {

@@ -16,6 +16,7 @@ use crate::door::Door;
 use crate::leave::Leavers;
 use crate::seat::Seat;
 use crate::setup::{HandoverFn, Setup};
+use crate::share::Share;
 use crate::shore::Shore;
 use crate::stats::SharedStats;
 use crate::table::Table;
@@ -32,6 +33,7 @@ pub(crate) struct Wheel<'m, S, M: ?Sized> {
     pub(crate) seats: Table<Seat>,
     pub(crate) now: Now,
     pub(crate) door: Door,
+    pub(crate) share: Option<Share>,
     pub(crate) calls: Calls,
     pub(crate) leavers: Leavers,
     pub(crate) handover: HandoverFn,
@@ -48,6 +50,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
             seats: Table::new(setup.max_conns),
             now: clock::now(),
             door: Door::default(),
+            share: setup.share,
             calls,
             leavers: Leavers::default(),
             handover: setup.handover,
@@ -76,12 +79,18 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
     /// Sleeps until something happens; only looks when there is more to do.
     fn rest(&mut self, busy: bool) -> io::Result<()> {
         self.door.use_freed();
+        self.say_how_many();
         if busy || self.shore.pending() || self.door.has_waiting() {
             return self.look();
         }
         if !self.machine.park(true) {
             self.machine.park(false);
             self.machine.handle(self.now, Input::Woken);
+            return self.look();
+        }
+        // Looked at after parking: whoever passes one on rings the same bell.
+        if self.is_passed_some() {
+            self.machine.park(false);
             return self.look();
         }
         self.stats.sleeps.one();

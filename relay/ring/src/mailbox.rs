@@ -47,6 +47,11 @@ impl<T> Mailbox<T> {
         self.queue.pop()
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
