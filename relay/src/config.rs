@@ -22,6 +22,8 @@ use relay_link::Token;
 use relay_source::Secret;
 use relay_station::UpstreamSpec;
 
+use crate::steer::Steer;
+
 pub use error::{Error, Origin};
 pub use keys::{KEYS, Key, SECTIONS, Shape};
 pub use show::example;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// A backend, if one is forced.
     pub backend: Option<Backend>,
+    /// Which worker a newcomer comes to.
+    pub steer: Steer,
     /// What the data plane is told.
     pub station: relay_station::Config,
     /// Whether the number of connections was given, and must not be lowered in silence.
@@ -172,6 +176,7 @@ impl Reader<'_> {
         Ok(Settings {
             listen,
             backend,
+            steer: self.need("server", "steer", "cpu, hash or auto", Steer::read)?,
             station,
             connections_given,
             admin_password: self.secret("admin_password")?,

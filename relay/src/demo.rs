@@ -13,7 +13,7 @@ use crate::cli::Failure;
 use crate::config::{Settings, Sources, show_bytes};
 use crate::local::Local;
 use crate::node::Node;
-use crate::{logging, signals, start};
+use crate::{logging, signals, start, steer};
 
 /// Where nothing has arrived in time, the judgement waits so much longer: a slow machine is no broken one.
 const GRACE: Duration = Duration::from_secs(10);
@@ -87,7 +87,10 @@ impl Chain {
             logging::start(&settings.log);
             start::fit_descriptors(&mut settings)?;
             let desk = start::desk(&settings, found.backend());
-            Node::open(settings.station, listen, found.backend(), desk).map_err(|error| taken(error, listen))
+            let plan = steer::plan(settings.steer, settings.station.workers, listen.ip());
+            let plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
+            Node::open(settings.station, listen, found.backend(), &plan, desk)
+                .map_err(|error| taken(error, listen))
         };
         let root = open("root", root, None)?;
         root.play(Local::clip(

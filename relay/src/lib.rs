@@ -15,3 +15,4 @@ pub mod run;
 pub mod signals;
 pub mod start;
 pub mod status;
+pub mod steer;

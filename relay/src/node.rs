@@ -13,6 +13,7 @@ use relay_station::House;
 use crate::conductor::{Conductor, Settings};
 use crate::local::Local;
 use crate::run::{self, Open};
+use crate::steer::Plan;
 
 /// Closing in good order takes at most so long; then whoever is left is cut off.
 pub const CLOSE_MAX: Duration = Duration::from_secs(3);
@@ -36,10 +37,11 @@ impl Node {
         config: relay_station::Config,
         listen: SocketAddr,
         backend: Backend,
+        plan: &Plan,
         settings: Settings,
     ) -> io::Result<Self> {
         let conductor = Conductor::start(settings)?;
-        let open = match run::open(config, listen, backend, conductor.handover()) {
+        let open = match run::open(config, listen, backend, plan, conductor.handover()) {
             Ok(open) => open,
             Err(error) => {
                 let _ = conductor.stop();

@@ -1,15 +1,15 @@
 //! Opening the house: workers on their sockets.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
-use relay_driver::{Backend, Crew, Setup, SharedStats};
+use relay_driver::{Backend, Crew, Setup, Share, SharedStats};
 use relay_station::{Config, Event, House, Order, Station};
+
+use crate::steer::Plan;
 
 /// Connections that may wait in a worker's accept queue.
 const BACKLOG: u32 = 4096;
@@ -40,25 +40,27 @@ pub struct Open {
 /// # Errors
 ///
 /// When the address cannot be listened on, a thread or descriptor cannot be had, or the node id cannot be one.
-pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Handover) -> io::Result<Open> {
+pub fn open(
+    config: Config,
+    listen: SocketAddr,
+    backend: Backend,
+    plan: &Plan,
+    handover: Handover,
+) -> io::Result<Open> {
     let workers = config.workers;
     let max_conns = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
     let (house, events) = House::new(config)?;
-    let cpus = allowed_cpus();
-    let mut at = free_address(listen)?;
+    let (listeners, at) = listeners(listen, workers, plan)?;
+    let shares = Share::among((0..workers).map(|worker| house.bell(worker).clone()));
     let mut crew = Vec::with_capacity(workers);
     let mut drivers = Vec::with_capacity(workers);
-    for worker in 0..workers {
-        let listener = relay_driver::bind(at, workers > 1, BACKLOG)?;
-        at = listener.local_addr()?;
+    for (worker, (listener, share)) in listeners.into_iter().zip(shares).enumerate() {
         let handover = handover.clone();
         let give = Box::new(move |stream, read| handover(stream, read));
         let mut setup = Setup::new(vec![listener], house.bell(worker).clone(), give);
         setup.max_conns = max_conns.saturating_add(64);
-        setup.pin_to_cpu = cpus
-            .get(worker)
-            .copied()
-            .filter(|_| workers > 1 && workers <= cpus.len());
+        setup.pin_to_cpu = plan.cpus.get(worker).copied();
+        setup.share = Some(share);
         drivers.push(setup.stats.clone());
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), worker, seed).map_err(io::Error::other)?;
@@ -72,6 +74,21 @@ pub fn open(config: Config, listen: SocketAddr, backend: Backend, handover: Hand
         drivers,
         crew,
     })
+}
+
+/// A listening socket for each worker, in their order, and the address that they share.
+fn listeners(listen: SocketAddr, workers: usize, plan: &Plan) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+    let at = free_address(listen)?;
+    let bind = |_| relay_driver::bind(at, workers > 1, BACKLOG);
+    let listeners = (0..workers).map(bind).collect::<io::Result<Vec<_>>>()?;
+    let steered = listeners.first().filter(|_| plan.by_cpu);
+    match steered.map_or(Ok(()), |first| relay_driver::steer_by_cpu(first, &plan.cpus)) {
+        Ok(()) => tracing::info!("{}", plan.why),
+        Err(error) => {
+            tracing::warn!("connections: spread by hash, as the kernel does not steer them: {error}")
+        }
+    }
+    Ok((listeners, at))
 }
 
 /// Sees to it that nobody else listens there, and returns the address with its port.
@@ -90,16 +107,6 @@ fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// The CPUs that this process may use, lowest first: with a core for each, workers are pinned.
-fn allowed_cpus() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
-        return Vec::new();
-    };
-    (0..CpuSet::count())
-        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-        .collect()
 }
 
 impl Open {

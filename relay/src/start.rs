@@ -15,7 +15,7 @@ use crate::conductor::{self, AccessLog};
 use crate::config::{Settings, Sources, show_bytes, strange_env};
 use crate::local::Local;
 use crate::node::Node;
-use crate::{keygen, logging, signals};
+use crate::{keygen, logging, signals, steer};
 
 /// How often it is looked whether all is well.
 const LOOK: Duration = Duration::from_millis(250);
@@ -55,10 +55,13 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
         .then(|| make_up_password(&mut settings))
         .transpose()?
         .flatten();
+    let plan = steer::plan(settings.steer, settings.station.workers, settings.listen.ip());
+    let plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
     let node = Node::open(
         settings.station.clone(),
         settings.listen,
         backend,
+        &plan,
         desk(&settings, backend),
     )
     .map_err(|error| cannot_open(error, &settings))?;

@@ -17,6 +17,7 @@ macro_rules! on_both_backends {
 mod chain;
 mod common;
 mod configuration;
+mod cores;
 mod first_light;
 mod hostile_crowds;
 mod hostile_heads;

@@ -193,6 +193,6 @@ mod tests {
     fn what_others_read_lies_on_lines_of_its_own() {
         let crew = crew(3);
         let at = |n: usize| (&raw const *crew[0].mates[n].holds).addr();
-        assert!(at(0) % 128 == 0 && at(1) >= at(0) + 128 && at(2) >= at(1) + 128);
+        assert!(at(0).is_multiple_of(128) && at(1) >= at(0) + 128 && at(2) >= at(1) + 128);
     }
 }

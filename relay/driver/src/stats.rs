@@ -141,7 +141,7 @@ mod tests {
         use std::sync::Arc;
         let two: [Arc<SharedStats>; 2] = Default::default();
         let at = two.each_ref().map(|stats| Arc::as_ptr(stats).addr());
-        assert!(at.iter().all(|at| at % 128 == 0) && size_of::<SharedStats>() % 128 == 0);
+        assert!(at.iter().all(|at| at.is_multiple_of(128)) && size_of::<SharedStats>().is_multiple_of(128));
         assert!(
             at[0].abs_diff(at[1]) >= size_of::<SharedStats>() + 128,
             "the Arcs' own counts lie between"

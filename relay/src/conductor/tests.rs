@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{AccessLog, CONNECTIONS_MAX, Conductor, Settings};
 use crate::run::{Open, open};
+use crate::steer::Plan;
 
 /// Row A8: what strangers write into every field that they can.
 const HOSTILE: &str = "x<script>alert(1)</script>\"'&\\";
@@ -86,7 +87,14 @@ impl World {
         change(&mut settings);
         let conductor = Conductor::start(settings).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let open = open(station(Vec::new()), listen, Backend::Mio, conductor.handover()).unwrap();
+        let open = open(
+            station(Vec::new()),
+            listen,
+            Backend::Mio,
+            &Plan::default(),
+            conductor.handover(),
+        )
+        .unwrap();
         conductor.attach(&open);
         World {
             at: open.listen,

@@ -81,7 +81,7 @@ impl ChannelView {
                 .map_or(0, |run| run.bitrate.load(Ordering::Relaxed)),
             declared_kbps: property(&about, "br").and_then(|br| br.parse().ok()),
             bytes_in: channel.bytes_in.load(Ordering::Relaxed),
-            bytes_out: channel.bytes_out.load(Ordering::Relaxed),
+            bytes_out: channel.bytes_out(),
             since: about.since_s,
             seconds: if on {
                 unix_s().saturating_sub(about.since_s)

@@ -118,6 +118,10 @@ keys! {
              core.";
         backend Text "backend" "uring|mio|auto" = "auto"
             "The kernel interface. auto: io_uring where it is allowed, else mio (epoll).";
+        steer Text "steer" "cpu|hash|auto" = "auto"
+            "Which worker a newcomer comes to. cpu: the one on whose core its packets arrive. hash: any, evenly. \
+             auto: cpu where a network card has a queue for each worker, else hash. In both, a worker that \
+             holds clearly more than another passes newcomers on.";
         max_batch_delay Text "max-batch-delay" "TIME" = "100ms"
             "The longest that bytes may wait to be sent together with others, when a worker is busy. 0: \
              never wait.";

@@ -3,11 +3,15 @@
 //! A [`Channel`] is a mount; a [`Run`] is one epoch of it: rings, index, headers. When a source comes back, the channel
 //! gets a new run and listeners move over, each when it has drained the old one. Locks here are taken when something
 //! changes or somebody joins, never per send.
+//!
+//! What one worker writes often lies on a cache line that no other reads often: see "What cores share" in
+//! `ARCHITECTURE.md`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
 use relay_media::Kind;
 use relay_ring::{ChunkInfo, Index, NO_JOIN, Ring};
 use relay_source::OnAir;
@@ -21,18 +25,18 @@ pub struct Channel {
     /// Its mount path, beginning with `/`.
     pub mount: String,
     /// Bumped whenever `run`, `state` or the title change: what workers compare.
-    version: AtomicU64,
+    version: CachePadded<AtomicU64>,
     run: RwLock<Option<Arc<Run>>>,
     about: Mutex<About>,
     on_air: Mutex<OnAir>,
     /// Taken by the source or upstream that feeds it.
     claimed: AtomicBool,
     /// Bit per worker: ring its bell when the head moves.
-    pub(crate) wake: AtomicU64,
+    pub(crate) wake: CachePadded<AtomicU64>,
     /// Counts runs.
     generation: AtomicU64,
     /// Where the heads were when sleepers were last woken.
-    woken_at: AtomicU64,
+    woken_at: CachePadded<AtomicU64>,
     /// Listeners now, over all workers.
     pub listeners: AtomicUsize,
     /// Links to other nodes now, over all workers; not counted as listeners.
@@ -40,9 +44,9 @@ pub struct Channel {
     /// Most listeners at once.
     pub listeners_peak: AtomicUsize,
     /// Stream bytes received, over all runs.
-    pub bytes_in: AtomicU64,
-    /// Stream bytes sent.
-    pub bytes_out: AtomicU64,
+    pub bytes_in: CachePadded<AtomicU64>,
+    /// Stream bytes sent, by worker: each adds to its own.
+    told: CachePadded<Box<[CachePadded<AtomicU64>]>>,
 }
 
 /// What is known of a channel beside its bytes.
@@ -106,8 +110,9 @@ pub struct Header {
     pub again: Arc<[u8]>,
 }
 
-/// One epoch of a channel.
+/// One epoch of a channel. Aligned, so that counting who holds it does not disturb who reads it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Run {
     /// Which: Unix microseconds at its root's start of it.
     pub epoch: u64,
@@ -163,22 +168,22 @@ const HEADERS_MAX: usize = 8;
 pub(crate) const NO_REWIND: u64 = u64::MAX;
 
 impl Channel {
-    pub(crate) fn new(mount: &str, hold: Duration) -> Self {
+    pub(crate) fn new(mount: &str, hold: Duration, workers: usize) -> Self {
         Self {
             mount: mount.to_owned(),
             on_air: Mutex::new(OnAir::new(hold)),
-            version: AtomicU64::new(1),
+            version: CachePadded::new(AtomicU64::new(1)),
             run: RwLock::new(None),
             about: Mutex::new(About::default()),
             claimed: AtomicBool::new(false),
-            wake: AtomicU64::new(0),
-            woken_at: AtomicU64::new(0),
+            wake: CachePadded::default(),
+            woken_at: CachePadded::default(),
             generation: AtomicU64::new(0),
             listeners: AtomicUsize::new(0),
             links: AtomicUsize::new(0),
             listeners_peak: AtomicUsize::new(0),
-            bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
+            bytes_in: CachePadded::default(),
+            told: CachePadded::new((0..workers).map(|_| CachePadded::default()).collect()),
         }
     }
 
@@ -244,7 +249,8 @@ impl Channel {
 
     /// Whether any head of the present run has moved since this was last asked. One worker asks: the one that writes.
     pub(crate) fn has_moved(&self) -> bool {
-        let Some(run) = self.run() else { return false };
+        let run = self.run.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(run) = run.as_deref() else { return false };
         let framed = run
             .link
             .get()
@@ -252,6 +258,22 @@ impl Channel {
             .wrapping_add(run.icy.get().map_or(0, |(ring, _)| ring.head()));
         let now = run.raw.head().wrapping_add(framed).wrapping_add(run.epoch);
         self.woken_at.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// A worker has sent so many stream bytes.
+    pub(crate) fn told(&self, worker: usize, bytes: u64) {
+        let told = &self.told[worker];
+        // A load and a store: each worker has its own.
+        told.store(
+            told.load(Ordering::Relaxed).wrapping_add(bytes),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Stream bytes sent, by all workers.
+    pub fn bytes_out(&self) -> u64 {
+        let told = self.told.iter().map(|told| told.load(Ordering::Relaxed));
+        told.fold(0, u64::wrapping_add)
     }
 
     /// One source at a time: `true` for whoever comes first.
@@ -434,5 +456,43 @@ impl Run {
     /// The newest join point there is: where somebody goes who has lost the place, or comes from another run.
     pub fn newest_join_point(&self) -> Option<u64> {
         self.join_point(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lines::{apart, line};
+
+    #[test]
+    fn what_one_worker_writes_disturbs_no_other() {
+        let channel = Arc::new(Channel::new("/x", Duration::ZERO, 3));
+        // By the one that feeds it: per receive. By each of the others: per sleep, and per send to its own.
+        let written = [
+            line(&*channel.woken_at),
+            line(&*channel.bytes_in),
+            line(&*channel.wake),
+            line(&*channel.told[0]),
+            line(&*channel.told[1]),
+            line(&*channel.told[2]),
+        ];
+        // By all: what a send or a look needs. The count of an Arc's holders stands before what it holds.
+        let read = [line(&*channel.version), line(&*channel.told)];
+        let cold = [line(&channel.run), line(&channel.about), line(&channel.listeners)];
+        apart(&[&written[..], &read[..]].concat());
+        assert!(
+            cold.iter()
+                .all(|cold| !written.contains(cold) && !read.contains(cold))
+        );
+        assert!(Arc::as_ptr(&channel).addr().is_multiple_of(128) && align_of::<Run>() == 128);
+    }
+
+    #[test]
+    fn what_workers_told_adds_up() {
+        let channel = Channel::new("/x", Duration::ZERO, 2);
+        channel.told(0, 5);
+        channel.told(1, 7);
+        channel.told(0, 1);
+        assert_eq!(channel.bytes_out(), 13);
     }
 }

@@ -11,6 +11,7 @@ use crate::channel::Channel;
 pub struct Directory {
     channels: RwLock<BTreeMap<String, Arc<Channel>>>,
     channels_max: usize,
+    workers: usize,
 }
 
 /// There are as many channels as the limit allows.
@@ -22,10 +23,11 @@ pub struct Full {
 }
 
 impl Directory {
-    pub(crate) fn new(channels_max: usize) -> Self {
+    pub(crate) fn new(channels_max: usize, workers: usize) -> Self {
         Self {
             channels: RwLock::new(BTreeMap::new()),
             channels_max,
+            workers,
         }
     }
 
@@ -59,7 +61,7 @@ impl Directory {
                 max: self.channels_max,
             });
         }
-        let channel = Arc::new(Channel::new(mount, hold));
+        let channel = Arc::new(Channel::new(mount, hold, self.workers));
         channels.insert(mount.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -19,7 +19,7 @@ const ORDERS_MAX: usize = 256;
 /// Events that may wait for the control plane.
 const EVENTS_MAX: usize = 8192;
 
-/// One relay, seen from within.
+/// One relay, seen from within. What is written when somebody comes or goes lies apart from what is read per send.
 #[derive(Debug)]
 pub struct House {
     /// As it was started.
@@ -29,10 +29,10 @@ pub struct House {
     mailboxes: Vec<Mailbox<Order>>,
     counters: Vec<CachePadded<Counters>>,
     events: Sender<Event>,
-    admission: Admission,
-    next_id: AtomicU64,
+    admission: CachePadded<Admission>,
+    next_id: CachePadded<AtomicU64>,
     draining: AtomicBool,
-    following: Mutex<HashSet<String>>,
+    following: CachePadded<Mutex<HashSet<String>>>,
 }
 
 impl House {
@@ -47,16 +47,16 @@ impl House {
             .map(|_| Ok(Mailbox::new(ORDERS_MAX, Bell::new()?)))
             .collect::<std::io::Result<Vec<_>>>()?;
         let house = House {
-            directory: Directory::new(config.channels_max),
+            directory: Directory::new(config.channels_max, config.workers),
             counters: (0..config.workers)
                 .map(|_| CachePadded::new(Counters::default()))
                 .collect(),
             mailboxes,
             events,
-            admission: Admission::default(),
-            next_id: AtomicU64::new(1),
+            admission: CachePadded::default(),
+            next_id: CachePadded::new(AtomicU64::new(1)),
             draining: AtomicBool::new(false),
-            following: Mutex::new(HashSet::new()),
+            following: CachePadded::default(),
             config,
         };
         Ok((Arc::new(house), receiver))
@@ -232,7 +232,11 @@ fn prefix(ip: IpAddr, max: usize) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use super::*;
+    use crate::lines::{apart, line};
 
     #[test]
     fn prefixes_are_counted_and_forgotten() {
@@ -255,6 +259,66 @@ mod tests {
         let a = Admission::default();
         let lo: SocketAddr = "127.0.0.1:9".parse().unwrap();
         assert!((0..1000).all(|_| a.admit_prefix(lo, 1)));
+    }
+
+    fn house(workers: usize) -> Arc<House> {
+        let config = Config {
+            node_id: "n".into(),
+            software: "totality".into(),
+            workers,
+            max_batch_delay: Duration::ZERO,
+            connections_max: 10,
+            reserved: 1,
+            head_timeout: Duration::from_secs(1),
+            channels_max: 2,
+            ring_bytes: 1 << 16,
+            ring_seconds: 1,
+            ring_max_bytes: 1 << 16,
+            chunk_size: 1316,
+            listener: relay_listener::Config::default(),
+            source: relay_source::Config::default(),
+            mounts: BTreeMap::new(),
+            node_token: None,
+            upstream_timing: relay_link::UpstreamsConfig::default(),
+            root_mount: None,
+            upstreams: Vec::new(),
+            on_demand: false,
+        };
+        House::new(config).unwrap().0
+    }
+
+    #[test]
+    fn workers_count_on_lines_of_their_own() {
+        let house = house(3);
+        let of = |worker| {
+            let counters = house.counters(worker);
+            let last = std::ptr::from_ref(counters).addr() + size_of::<Counters>() - 1;
+            line(counters)..=last / 128
+        };
+        assert!(std::ptr::from_ref(house.counters(0)).addr().is_multiple_of(128));
+        assert!(of(0).end() < of(1).start() && of(1).end() < of(2).start());
+    }
+
+    #[test]
+    fn coming_and_going_does_not_disturb_what_a_send_reads() {
+        let house = house(2);
+        let written = [
+            line(&*house.admission),
+            line(&*house.next_id),
+            line(&*house.following),
+        ];
+        apart(&written);
+        let read = [
+            line(&house.config.listener),
+            line(&house.counters),
+            line(&house.mailboxes),
+        ];
+        assert!(
+            written.iter().all(|line| !read.contains(line)),
+            "{read:?} {written:?}"
+        );
+        // The count of an Arc's holders stands before what it holds.
+        assert!(Arc::as_ptr(&house).addr().is_multiple_of(128));
     }
 
     #[test]

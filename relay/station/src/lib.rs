@@ -17,6 +17,8 @@ mod icy;
 mod intake;
 mod join;
 mod keep;
+#[cfg(test)]
+mod lines;
 mod listeners;
 mod orders;
 mod settle;

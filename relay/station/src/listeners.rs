@@ -96,7 +96,9 @@ pub(crate) struct Stream {
     round: Option<Round>,
     next_round: Now,
     rotate: usize,
-    pub(crate) seen_version: u64,
+    seen_version: u64,
+    /// Whether its channel was on the air when that was seen.
+    on_air: bool,
     /// Members who asked for another mount.
     pub(crate) guests: usize,
 }
@@ -170,6 +172,7 @@ impl Listeners {
             next_round: now,
             rotate: 0,
             seen_version: 0,
+            on_air: false,
             guests: 0,
         };
         Some(self.streams.insert(stream))
@@ -460,10 +463,7 @@ impl Listeners {
             listener.sent += u64::from(taken);
             counters.bytes_told.add(u64::from(taken));
             let stream = &self.streams[listener.stream as usize];
-            stream
-                .channel
-                .bytes_out
-                .fetch_add(u64::from(taken), Ordering::Relaxed);
+            stream.channel.told(self.worker, u64::from(taken));
         }
         let listener = &self.all[key];
         // The ring's own head: for bytes of its own nothing was pinned.
@@ -692,11 +692,16 @@ impl Stream {
     /// Whether the channel has changed since this was last asked.
     pub(crate) fn changed(&mut self) -> bool {
         let version = self.channel.version();
-        std::mem::replace(&mut self.seen_version, version) != version
+        let changed = std::mem::replace(&mut self.seen_version, version) != version;
+        if changed {
+            // The state takes a lock that all workers share: it is asked for only when it may be another.
+            self.on_air = matches!(self.channel.state(), State::OnAir);
+        }
+        changed
     }
 
     /// Whether the listeners here hear another mount than they asked for, or one that is over.
     pub(crate) fn is_stale(&self) -> bool {
-        self.run.ended() || !matches!(self.channel.state(), State::OnAir)
+        self.run.ended() || !self.on_air
     }
 }

@@ -203,6 +203,10 @@ impl Station {
 
     /// Framings that were asked for, titles: whoever writes here looks at once.
     fn serve_writers(&mut self, now: Now) {
+        // Whoever writes nothing is woken for every head that moves: it leaves alone what all workers share.
+        if self.sources.is_empty() && self.local.is_empty() && self.feeds.is_empty() {
+            return;
+        }
         let before = self
             .house
             .directory
