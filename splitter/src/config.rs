@@ -1,5 +1,6 @@
 //! What an operator may set for a team, with the defaults and why they are what they are.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -20,6 +21,8 @@ pub struct Config {
     pub send_header: bool,
     /// The number of monitors that newcomers are told. 1.
     pub monitors: u16,
+    /// Who says that it is a monitor is believed from these addresses; only monitors' complaints count. This host.
+    pub monitor_hosts: Vec<Ipv4Addr>,
     /// The largest team. 128, half a buffer: a chunk reaches the last peer one round (one chunk for each peer)
     /// after the first, and reference peers begin to play with half a buffer.
     pub max_peers: u16,
@@ -45,6 +48,7 @@ impl Default for Config {
             header_bytes: 8192,
             send_header: false,
             monitors: 1,
+            monitor_hosts: vec![Ipv4Addr::LOCALHOST],
             max_peers: 128,
             max_arrivals: 32,
             loss_limit: 32,

@@ -1,10 +1,12 @@
 //! The splitter's side of P2PSP's sets of rules. They are told what happened and what time it is, and asked what
 //! they want.
 
+mod action;
 mod arrivals;
 mod dbs;
 mod farewell;
 mod ledger;
 mod roster;
 
-pub use dbs::{Act, Dbs, Heard, Refused, Source, Step, Turn, Why};
+pub use action::{Action, Input, Note, Refusal, Why};
+pub use dbs::{Source, Splitter};

@@ -35,6 +35,8 @@ pub struct TeamStats {
     pub complaints_unsent: u64,
     /// Complaints that had been made before by the same member.
     pub complaints_repeated: u64,
+    /// Complaints of members that are no monitors: they cannot blame anybody.
+    pub complaints_unweighed: u64,
     /// Complaints of a member about a chunk that it was itself to relay.
     pub complaints_own: u64,
     /// Complaints about somebody who is not a member any more.
@@ -49,7 +51,7 @@ pub struct TeamStats {
 
 impl TeamStats {
     /// All counters by name, in a fixed order: what a status line or a metrics page shows.
-    pub fn fields(&self) -> [(&'static str, u64); 21] {
+    pub fn fields(&self) -> [(&'static str, u64); 22] {
         [
             ("chunks", self.chunks),
             ("chunks_sent", self.chunks_sent),
@@ -67,6 +69,7 @@ impl TeamStats {
             ("complaints_foreign", self.complaints_foreign),
             ("complaints_unsent", self.complaints_unsent),
             ("complaints_repeated", self.complaints_repeated),
+            ("complaints_unweighed", self.complaints_unweighed),
             ("complaints_own", self.complaints_own),
             ("complaints_late", self.complaints_late),
             ("expelled_losses", self.expelled_losses),

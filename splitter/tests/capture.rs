@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use relay_seam::Now;
 use splitter::Config;
-use splitter::rules::{Act, Dbs, Source, Step};
-use splitter::wire::b::{Chunk, Greeting, READY, ToPeer, ToSplitter, Welcome};
+use splitter::peer::{self, Peer, PeerConfig};
+use splitter::rules::{Action, Input, Note, Source, Splitter};
+use splitter::wire::b::{Chunk, GOODBYE, Greeting, READY, ToPeer, ToSplitter, Welcome};
 
 const CAPTURE: &[u8] = include_bytes!("captures/generation-b-dbs.pcap");
 /// The splitter's port, TCP and UDP.
@@ -176,35 +177,118 @@ fn every_truncation_of_a_join_is_waited_for() {
 fn our_rules_say_what_the_reference_said() {
     let now = Now::new(0, 0);
     let source = Source::new(here(8000), "test.ts").unwrap();
-    let mut team = Dbs::new(Config::default(), source, now).unwrap();
+    let mut team = Splitter::new(Config::default(), source, now).unwrap();
     for port in TEAM {
-        let (told, said) = join_of(port);
-        team.arrive(now, here(port)).unwrap();
-        assert_eq!(team.hear(now, here(port), &said[..1]).tell, told);
-        assert_eq!(team.hear(now, here(port), &said[1..]).step, Step::Joined);
+        let (bytes, said) = join_of(port);
+        asked(&mut team, now, Input::Connected(here(port)));
+        let to = here(port);
+        let told = asked(&mut team, now, Input::Said(to, &said[..1]));
+        assert_eq!(told, [Action::Tell { to, bytes }]);
+        let ready = asked(&mut team, now, Input::Said(to, &said[1..]));
+        assert_eq!(ready, [Action::HangUp(to), Action::Note(to, Note::Joined)]);
         if port == TEAM[0] {
             chunks_go_to(&mut team, port, now);
         }
     }
     let mut answered = Vec::new();
     for Packet { from, payload, .. } in datagrams().into_iter().filter(|packet| packet.to == SPLITTER) {
-        team.datagram(now, here(from), &payload);
-        team.tick(now + Config::default().farewell_timeout);
-        answered.extend(std::iter::from_fn(|| team.poll()));
+        answered.extend(asked(&mut team, now, Input::Datagram(here(from), &payload)));
+        let later = now + Config::default().farewell_timeout;
+        answered.extend(asked(&mut team, later, Input::Tick));
     }
     for port in TEAM {
-        assert!(
-            answered.contains(&Act::Goodbye(here(port))),
-            "{port}: {answered:?}"
-        );
+        let goodbye = Action::Send {
+            to: here(port),
+            bytes: GOODBYE.to_vec(),
+        };
+        assert!(answered.contains(&goodbye), "{port}: {answered:?}");
     }
     assert_eq!((team.peers().len(), team.stats().goodbyes), (0, 3));
 }
 
-fn chunks_go_to(team: &mut Dbs, port: u16, now: Now) {
-    for packet in datagrams().into_iter().filter(|packet| packet.payload.len() > 1) {
-        let turn = team.chunk(now);
-        assert_eq!((turn.to, packet.to), (Some(here(port)), port));
-        assert_eq!(Chunk::header(turn.number), packet.payload[..2]);
+fn asked(team: &mut Splitter, now: Now, input: Input<'_>) -> Vec<Action> {
+    team.handle(now, input);
+    std::iter::from_fn(|| team.poll()).collect()
+}
+
+fn chunks_go_to(team: &mut Splitter, port: u16, now: Now) {
+    let chunks = datagrams().into_iter().filter(|packet| packet.payload.len() > 1);
+    for (number, packet) in (0..).zip(chunks) {
+        let sent = asked(team, now, Input::Chunk(number));
+        let [Action::Chunk { to, number: n, frame }] = sent[..] else {
+            panic!("{sent:?}")
+        };
+        assert_eq!((to, n, packet.to), (here(port), number, port));
+        assert_eq!(frame.datagram(&packet.payload[2..]), packet.payload);
     }
+}
+
+/// The other direction: our peer hears what each reference peer heard, says what it said, and plays what it was sent.
+#[test]
+fn our_peer_says_what_the_reference_s_peers_said() {
+    let now = Now::new(0, 0);
+    for port in TEAM {
+        let (told, said) = join_of(port);
+        let config = PeerConfig {
+            monitor: said[0] == b'M',
+            ..PeerConfig::default()
+        };
+        let mut peer = Peer::new(config, here(SPLITTER), now);
+        let mut wanted = heard(&mut peer, now, peer::Input::Connected);
+        wanted.extend(heard(&mut peer, now, peer::Input::Told(&told)));
+        let fetch = wanted.pop();
+        assert!(
+            matches!(fetch, Some(peer::Action::Fetch { bytes: 8192, .. })),
+            "{fetch:?}"
+        );
+        wanted.extend(heard(&mut peer, now, peer::Input::Fetched));
+        let spoken = wanted.iter().filter_map(|action| match action {
+            peer::Action::Tell(bytes) => Some(bytes.clone()),
+            _ => None,
+        });
+        assert_eq!(spoken.collect::<Vec<_>>().concat(), said);
+        assert_eq!(sent(&wanted), sent_by(port, b"H"), "{port}'s hellos");
+
+        let mut played = Vec::new();
+        for packet in datagrams().into_iter().filter(|packet| packet.to == port) {
+            played.extend(heard(
+                &mut peer,
+                now,
+                peer::Input::Datagram(here(packet.from), &packet.payload),
+            ));
+        }
+        let numbers = played.iter().filter_map(|action| match action {
+            peer::Action::Play(number) => Some(*number),
+            _ => None,
+        });
+        let expected = if port == TEAM[0] { 160 - 128 } else { 0 };
+        assert_eq!(numbers.collect::<Vec<_>>(), (0..expected).collect::<Vec<_>>());
+
+        let goodbye = heard(&mut peer, now, peer::Input::Leave);
+        assert_eq!(sent(&goodbye), [(SPLITTER, GOODBYE.to_vec())]);
+        let farewell = heard(&mut peer, now, peer::Input::Datagram(here(SPLITTER), &GOODBYE));
+        let mates: Vec<_> = peer.mates().map(|mate| (mate.port(), GOODBYE.to_vec())).collect();
+        assert_eq!(sent(&farewell), mates);
+    }
+}
+
+fn heard(peer: &mut Peer, now: Now, input: peer::Input<'_>) -> Vec<peer::Action> {
+    peer.handle(now, input);
+    std::iter::from_fn(|| peer.poll()).collect()
+}
+
+fn sent(actions: &[peer::Action]) -> Vec<(u16, Vec<u8>)> {
+    let sent = actions.iter().filter_map(|action| match action {
+        peer::Action::Send { to, bytes } => Some((to.port(), bytes.clone())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// What a captured peer sent of this kind, and to whom.
+fn sent_by(port: u16, kind: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let packets = datagrams()
+        .into_iter()
+        .filter(|packet| packet.from == port && packet.payload == kind);
+    packets.map(|packet| (packet.to, packet.payload)).collect()
 }

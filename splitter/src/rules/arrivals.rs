@@ -4,15 +4,16 @@ use std::net::SocketAddrV4;
 
 use relay_seam::Now;
 
-use crate::wire::b::{Greeting, READY, WireError};
+use crate::wire::WireError;
+use crate::wire::b::{Greeting, READY};
 
 /// What a newcomer's byte means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// It says what it is: it wants the welcome.
     Greeted,
-    /// It is ready for chunks, and no arrival any more.
-    Ready,
+    /// It is ready for chunks, and no arrival any more; what it said it is.
+    Ready(Greeting),
     /// It does not follow the protocol, and is no arrival any more.
     Nonsense(WireError),
     /// It is no arrival.
@@ -22,7 +23,7 @@ pub(super) enum Said {
 #[derive(Debug)]
 struct Arrival {
     from: SocketAddrV4,
-    greeted: bool,
+    greeted: Option<Greeting>,
     until: Now,
 }
 
@@ -42,7 +43,7 @@ impl Arrivals {
         self.remove(from);
         self.list.push(Arrival {
             from,
-            greeted: false,
+            greeted: None,
             until,
         });
     }
@@ -60,16 +61,16 @@ impl Arrivals {
             return Said::Stranger;
         };
         match (arrival.greeted, Greeting::parse(byte)) {
-            (false, Ok(_)) => {
-                (arrival.greeted, arrival.until) = (true, until);
+            (None, Ok(greeting)) => {
+                (arrival.greeted, arrival.until) = (Some(greeting), until);
                 Said::Greeted
             }
-            (false, Err(error)) => self.nonsense(from, error),
-            (true, _) if byte == READY => {
+            (None, Err(error)) => self.nonsense(from, error),
+            (Some(greeting), _) if byte == READY => {
                 self.remove(from);
-                Said::Ready
+                Said::Ready(greeting)
             }
-            (true, _) => {
+            (Some(_), _) => {
                 let got = format!("byte {byte:#04x}");
                 self.nonsense(from, WireError { expected: "`R`", got })
             }
@@ -86,7 +87,7 @@ impl Arrivals {
     pub(super) fn told(&self) -> impl Iterator<Item = SocketAddrV4> + '_ {
         self.list
             .iter()
-            .filter(|arrival| arrival.greeted)
+            .filter(|arrival| arrival.greeted.is_some())
             .map(|arrival| arrival.from)
     }
 

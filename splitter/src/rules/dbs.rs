@@ -3,28 +3,28 @@
 //! Who may join is not asked, and nothing on the wire is authenticated: that is generation B. What is asked here is
 //! that complaints come from members, about chunks that were really sent, once; that goodbyes are answered, in
 //! time, and to nobody who was never here; and that nothing grows beyond its limit.
-//!
-//! The caller carries each [`Act`] out before it hands in the next event.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use relay_seam::Now;
-use thiserror::Error;
 
+use super::action::{Action, Input, Note, Refusal, Why};
 use super::arrivals::{Arrivals, Said};
 use super::farewell::Farewells;
 use super::ledger::{Complaint, Ledger};
 use super::roster::Roster;
 use crate::config::{Config, ConfigError};
+use crate::frame::Frame;
 use crate::stats::TeamStats;
-use crate::wire::b::{ToSplitter, Welcome, WireError};
+use crate::wire::WireError;
+use crate::wire::b::{Chunk, GOODBYE, Greeting, ToSplitter, Welcome};
 
 /// Losses are halved so often.
 const HALVING: Duration = Duration::from_secs(1);
-/// With so many acts waiting to be carried out, repeated goodbyes are not answered: they will be repeated.
-const ACTS_MAX: usize = 1024;
+/// With so many actions waiting to be carried out, repeated goodbyes are not answered: they will be repeated.
+const ACTIONS_MAX: usize = 1024;
 
 /// Where newcomers fetch the header, as they are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,79 +66,9 @@ impl Source {
     }
 }
 
-/// Why somebody may not join now. Generation B has no word for it: the connection is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// Members and newcomers together.
-    #[error("expected a team of at most {0} peers, got one more")]
-    Full(u16),
-    /// Newcomers alone.
-    #[error("expected at most {0} newcomers at a time, got one more")]
-    Arrivals(u16),
-}
-
-/// What a newcomer's bytes lead to: first say [`Heard::tell`], then take the [`Step`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
-    /// To be sent on its connection; may be empty.
-    pub tell: Vec<u8>,
-    /// What then.
-    pub step: Step,
-}
-
-/// What to do with a newcomer's connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Keep it: more must come.
-    Wait,
-    /// The newcomer is a member: close it.
-    Joined,
-    /// It does not follow the protocol: close it.
-    Refused(WireError),
-    /// It is not on its way in (any more): close it.
-    Stranger,
-}
-
-/// Where a chunk goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// From 0, never wrapping; the wire has it modulo 2^16.
-    pub number: u64,
-    /// The peer that gets it; nobody when the team is empty.
-    pub to: Option<SocketAddrV4>,
-}
-
-/// What the rules want done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Send a goodbye datagram to this endpoint.
-    Goodbye(SocketAddrV4),
-    /// Close the connection of this newcomer: its time is over.
-    HangUp(SocketAddrV4),
-    /// Nothing; but say in the log that this member was expelled. The wire has no word for it.
-    Expelled(SocketAddrV4, Why),
-}
-
-/// Why a member was expelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Why {
-    /// What it was to relay did not arrive.
-    #[error("expected at most {limit} losses, got one more")]
-    Losses {
-        /// As configured.
-        limit: u32,
-    },
-    /// Its host says that nobody listens there.
-    #[error("expected an open port, got {reports} reports of a closed one")]
-    Closed {
-        /// As configured.
-        reports: u32,
-    },
-}
-
 /// A team and its splitter.
 #[derive(Debug)]
-pub struct Dbs {
+pub struct Splitter {
     config: Config,
     source: Source,
     header: Vec<u8>,
@@ -147,11 +77,11 @@ pub struct Dbs {
     arrivals: Arrivals,
     farewells: Farewells,
     halved: Now,
-    acts: VecDeque<Act>,
+    actions: VecDeque<Action>,
     stats: TeamStats,
 }
 
-impl Dbs {
+impl Splitter {
     /// An empty team.
     ///
     /// # Errors
@@ -168,7 +98,7 @@ impl Dbs {
             arrivals: Arrivals::default(),
             farewells: Farewells::default(),
             halved: now,
-            acts: VecDeque::new(),
+            actions: VecDeque::new(),
             stats: TeamStats::default(),
         })
     }
@@ -185,78 +115,103 @@ impl Dbs {
         self.header = header;
     }
 
-    /// A chunk of [`Config::chunk_bytes`] bytes came: to whom it goes.
-    pub fn chunk(&mut self, now: Now) -> Turn {
+    /// Something happened.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::Chunk(number) => self.chunk(now, number),
+            Input::Connected(from) => self.arrive(now, from),
+            Input::Said(from, bytes) => self.hear(now, from, bytes),
+            Input::HungUp(from) => self.stats.arrivals_lost += u64::from(self.arrivals.remove(from)),
+            Input::Datagram(from, datagram) => self.datagram(now, from, datagram),
+            Input::Closed(peer) => self.closed(peer),
+            Input::Tick => self.tick(now),
+            Input::Close => self.close(now),
+        }
+    }
+
+    /// What to do next; to be asked until `None` after each [`Splitter::handle`].
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn chunk(&mut self, now: Now, number: u64) {
         let turn = self.roster.turn();
-        let number = self.ledger.write(turn);
+        self.ledger.write(number, turn);
         self.stats.chunks += 1;
         match turn {
-            Some(_) => self.stats.chunks_sent += 1,
+            Some((to, _)) => self.send_chunk(to, number),
             None => self.stats.chunks_without_team += 1,
         }
         self.let_go(now);
-        Turn {
-            number,
-            to: turn.map(|(peer, _)| peer),
+    }
+
+    fn send_chunk(&mut self, to: SocketAddrV4, number: u64) {
+        self.stats.chunks_sent += 1;
+        let frame = Frame::new(&Chunk::header(number), &[]);
+        self.actions.push_back(Action::Chunk { to, number, frame });
+    }
+
+    fn arrive(&mut self, now: Now, from: SocketAddrV4) {
+        self.arrivals.remove(from);
+        match self.place_for(from) {
+            Ok(()) => self.arrivals.add(from, now + self.config.greeting_timeout),
+            Err(refusal) => self.refuse(from, refusal),
         }
     }
 
-    /// Somebody connected over TCP from `from`, which will be its UDP endpoint too.
-    ///
-    /// # Errors
-    ///
-    /// When there is no place: the connection is closed.
-    pub fn arrive(&mut self, now: Now, from: SocketAddrV4) -> Result<(), Refused> {
-        self.arrivals.remove(from);
+    fn place_for(&mut self, from: SocketAddrV4) -> Result<(), Refusal> {
+        let config = &self.config;
         let taken = self.roster.len() - usize::from(self.roster.contains(from)) + self.arrivals.len();
-        if taken >= usize::from(self.config.max_peers) {
+        if taken >= usize::from(config.max_peers) {
             self.stats.refused_full += 1;
-            return Err(Refused::Full(self.config.max_peers));
+            return Err(Refusal::Full(config.max_peers));
         }
-        if self.arrivals.len() >= usize::from(self.config.max_arrivals) {
+        if self.arrivals.len() >= usize::from(config.max_arrivals) {
             self.stats.refused_arrivals += 1;
-            return Err(Refused::Arrivals(self.config.max_arrivals));
+            return Err(Refusal::Arrivals(config.max_arrivals));
         }
-        self.arrivals.add(from, now + self.config.greeting_timeout);
         Ok(())
     }
 
-    /// Bytes came on a newcomer's connection. What follows its `R` is not read.
-    pub fn hear(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) -> Heard {
-        let mut tell = Vec::new();
+    /// What follows a newcomer's `R` is not read.
+    fn hear(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) {
         for &byte in bytes {
-            let step = match self.arrivals.hear(from, byte, now + self.config.ready_timeout) {
-                Said::Greeted => self.welcome(from, &mut tell),
-                Said::Ready => self.join(from),
-                Said::Nonsense(error) => self.refuse(error),
-                Said::Stranger => Step::Stranger,
-            };
-            if step != Step::Wait {
-                return Heard { tell, step };
+            match self.arrivals.hear(from, byte, now + self.config.ready_timeout) {
+                Said::Greeted => self.welcome(from),
+                Said::Ready(greeting) => return self.join(from, greeting),
+                Said::Nonsense(error) => return self.refuse_protocol(from, error),
+                Said::Stranger => return self.actions.push_back(Action::HangUp(from)),
             }
-        }
-        Heard {
-            tell,
-            step: Step::Wait,
         }
     }
 
-    fn welcome(&mut self, from: SocketAddrV4, out: &mut Vec<u8>) -> Step {
+    fn refuse_protocol(&mut self, from: SocketAddrV4, error: WireError) {
+        self.stats.refused_protocol += 1;
+        self.refuse(from, error.into());
+    }
+
+    fn refuse(&mut self, from: SocketAddrV4, refusal: Refusal) {
+        self.actions.push_back(Action::HangUp(from));
+        self.actions.push_back(Action::Note(from, Note::Refused(refusal)));
+    }
+
+    fn welcome(&mut self, from: SocketAddrV4) {
         let members = self.roster.peers().iter().copied();
         let others: Vec<_> = members
             .chain(self.arrivals.told().filter(|&peer| !self.roster.contains(peer)))
             .filter(|&peer| peer != from)
             .collect();
-        match self.welcome_now().encode(others.into_iter(), out) {
-            Ok(()) if self.config.send_header => out.extend_from_slice(&self.header),
+        let mut bytes = Vec::new();
+        match self.welcome_now().encode(others.into_iter(), &mut bytes) {
+            Ok(()) if self.config.send_header => bytes.extend_from_slice(&self.header),
             Ok(()) => {}
             // Not with lists and channels that passed `Source::new` and `arrive`; but never worth a panic.
             Err(error) => {
                 self.arrivals.remove(from);
-                return self.refuse(error);
+                return self.refuse_protocol(from, error);
             }
         }
-        Step::Wait
+        self.actions.push_back(Action::Tell { to: from, bytes });
     }
 
     fn welcome_now(&self) -> Welcome<'_> {
@@ -276,26 +231,17 @@ impl Dbs {
         }
     }
 
-    fn join(&mut self, from: SocketAddrV4) -> Step {
+    fn join(&mut self, from: SocketAddrV4, greeting: Greeting) {
         self.farewells.back(from);
-        let again = self.roster.add(from);
+        let monitor = greeting == Greeting::Monitor && self.config.monitor_hosts.contains(from.ip());
+        let again = self.roster.add(from, monitor);
         self.stats.joins += 1;
         self.stats.rejoins += u64::from(again);
-        Step::Joined
+        self.actions.push_back(Action::HangUp(from));
+        self.actions.push_back(Action::Note(from, Note::Joined));
     }
 
-    fn refuse(&mut self, error: WireError) -> Step {
-        self.stats.refused_protocol += 1;
-        Step::Refused(error)
-    }
-
-    /// A newcomer's connection ended. Nothing happens to one that is a member already.
-    pub fn hung_up(&mut self, from: SocketAddrV4) {
-        self.stats.arrivals_lost += u64::from(self.arrivals.remove(from));
-    }
-
-    /// A datagram came.
-    pub fn datagram(&mut self, now: Now, from: SocketAddrV4, datagram: &[u8]) {
+    fn datagram(&mut self, now: Now, from: SocketAddrV4, datagram: &[u8]) {
         match ToSplitter::parse(datagram) {
             Ok(ToSplitter::Goodbye) => self.goodbye(now, from),
             Ok(ToSplitter::Lost(number)) => self.complaint(now, from, number),
@@ -308,8 +254,9 @@ impl Dbs {
         let round = self.roster.len() as u64;
         if self.roster.remove(peer) {
             self.stats.goodbyes += 1;
+            self.actions.push_back(Action::Note(peer, Note::Left));
             let crowded = self.farewells.waiting() >= usize::from(self.config.max_peers);
-            let chunks = if crowded { 0 } else { self.ledger.next() + round };
+            let chunks = if crowded { 0 } else { self.stats.chunks + round };
             self.farewells
                 .leave(peer, chunks, now + self.config.farewell_timeout);
             self.let_go(now);
@@ -319,11 +266,16 @@ impl Dbs {
         }
     }
 
+    fn send_goodbye(&mut self, to: SocketAddrV4) {
+        let bytes = GOODBYE.to_vec();
+        self.actions.push_back(Action::Send { to, bytes });
+    }
+
     /// The first answer may have been lost. Who never was a member gets none: two splitters that answered every
     /// goodbye would never stop.
     fn answer_again(&mut self, peer: SocketAddrV4) {
         match self.farewells.is_gone(peer) {
-            true if self.acts.len() < ACTS_MAX => self.acts.push_back(Act::Goodbye(peer)),
+            true if self.actions.len() < ACTIONS_MAX => self.send_goodbye(peer),
             true => self.stats.farewells_dropped += 1,
             false => {}
         }
@@ -334,10 +286,10 @@ impl Dbs {
         let chunks = if self.roster.len() == 0 {
             u64::MAX
         } else {
-            self.ledger.next()
+            self.stats.chunks
         };
         while let Some(peer) = self.farewells.due(now, chunks) {
-            self.acts.push_back(Act::Goodbye(peer));
+            self.send_goodbye(peer);
         }
     }
 
@@ -347,8 +299,10 @@ impl Dbs {
             self.stats.complaints_foreign += 1;
             return;
         };
+        let trusted = self.roster.is_monitor(from);
         match self.ledger.complain(lost, by) {
-            Complaint::Against(peer, serial) => self.blame(peer, serial),
+            Complaint::Against(peer, serial) if trusted => self.blame(peer, serial),
+            Complaint::Against(..) => self.stats.complaints_unweighed += 1,
             Complaint::Own => self.stats.complaints_own += 1,
             Complaint::Repeated => self.stats.complaints_repeated += 1,
             Complaint::Unsent => self.stats.complaints_unsent += 1,
@@ -371,7 +325,7 @@ impl Dbs {
     }
 
     /// The network reports that nobody listens at `peer`: the only sign of death that this generation has.
-    pub fn closed(&mut self, peer: SocketAddrV4) {
+    fn closed(&mut self, peer: SocketAddrV4) {
         let reports = self.config.closed_limit;
         let Some(member) = self.roster.get_mut(peer) else {
             return;
@@ -386,16 +340,15 @@ impl Dbs {
     fn expel(&mut self, peer: SocketAddrV4, why: Why) {
         self.roster.remove(peer);
         self.farewells.gone(peer);
-        self.acts.push_back(Act::Expelled(peer, why));
+        self.actions.push_back(Action::Note(peer, Note::Expelled(why)));
     }
 
-    /// What the clock says; to be called at [`Dbs::deadline`], and whenever it suits.
-    pub fn tick(&mut self, now: Now) {
+    fn tick(&mut self, now: Now) {
         self.halve(now);
         self.let_go(now);
         while let Some(from) = self.arrivals.expire(now) {
             self.stats.arrivals_lost += 1;
-            self.acts.push_back(Act::HangUp(from));
+            self.refuse(from, Refusal::Late);
         }
     }
 
@@ -407,22 +360,16 @@ impl Dbs {
         }
     }
 
-    /// When to call [`Dbs::tick`], at the latest.
+    /// When to tell it [`Input::Tick`], at the latest.
     pub fn deadline(&self) -> Option<Now> {
         let halving = self.roster.any_losses().then(|| self.halved + HALVING);
         let others = Now::earliest(self.arrivals.deadline(), self.farewells.deadline());
         Now::earliest(halving, others)
     }
 
-    /// What to do next; to be asked until `None` after every other call.
-    pub fn poll(&mut self) -> Option<Act> {
-        self.acts.pop_front()
-    }
-
-    /// The splitter ends: whoever waits for the answer to its goodbye gets it now.
-    pub fn close(&mut self, now: Now) {
+    fn close(&mut self, now: Now) {
         while let Some(peer) = self.farewells.due(now, u64::MAX) {
-            self.acts.push_back(Act::Goodbye(peer));
+            self.send_goodbye(peer);
         }
     }
 

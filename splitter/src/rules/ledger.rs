@@ -1,11 +1,11 @@
 //! Which member got which of the last chunks, and who has complained about which.
 //!
-//! Chunk numbers are `u64` here and never wrap; the wire's `u16` is unwrapped against the newest one, which is
-//! unambiguous because the ledger remembers fewer than 2^16 chunks.
+//! Chunk numbers are the channel's here; the wire's are unwrapped against the newest one. Of a buffer of more than
+//! 2^15 chunks, only that many can be complained about: the wire's older numbers are ambiguous.
 
 use std::net::SocketAddrV4;
 
-use crate::wire::b::chunk_number;
+use crate::wire::unwrap_number;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -33,8 +33,7 @@ pub(super) enum Complaint {
 #[derive(Debug)]
 pub(super) struct Ledger {
     entries: Vec<Option<Entry>>,
-    /// The number of the next chunk.
-    next: u64,
+    newest: Option<u64>,
     by_max: usize,
 }
 
@@ -43,19 +42,18 @@ impl Ledger {
     pub(super) fn new(chunks: u16, by_max: u16) -> Self {
         Self {
             entries: vec![None; usize::from(chunks)],
-            next: 0,
+            newest: None,
             by_max: usize::from(by_max),
         }
     }
 
-    /// The number of the next chunk: how many there were.
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// The next chunk goes to this member, or to nobody. Returns its number.
-    pub(super) fn write(&mut self, to: Option<(SocketAddrV4, u64)>) -> u64 {
-        let number = self.next;
+    /// The chunk `number` goes to this member, or to nobody. When it is not newer than the newest, the channel has
+    /// begun again, and what was before is forgotten.
+    pub(super) fn write(&mut self, number: u64, to: Option<(SocketAddrV4, u64)>) {
+        if self.newest.is_some_and(|newest| number <= newest) {
+            self.entries.fill(None);
+        }
+        self.newest = Some(number);
         let slot = self.slot(number);
         self.entries[slot] = to.map(|(to, serial)| Entry {
             number,
@@ -63,8 +61,6 @@ impl Ledger {
             serial,
             by: Vec::new(),
         });
-        self.next += 1;
-        number
     }
 
     /// The member with the serial `by` did not get the chunk with the wire's number `lost`.
@@ -84,9 +80,11 @@ impl Ledger {
     }
 
     fn find(&mut self, lost: u16) -> Option<&mut Entry> {
-        let newest = self.next.checked_sub(1)?;
-        let back = chunk_number(newest).wrapping_sub(lost);
-        let number = newest.checked_sub(u64::from(back))?;
+        let newest = self.newest?;
+        let number = unwrap_number(lost, newest);
+        if number > newest || newest - number >= self.entries.len() as u64 {
+            return None;
+        }
         let slot = self.slot(number);
         self.entries[slot].as_mut().filter(|entry| entry.number == number)
     }
@@ -100,6 +98,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::chunk_number;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
@@ -109,7 +108,7 @@ mod tests {
 
     fn after(chunks: u64, window: u16) -> Ledger {
         let mut ledger = Ledger::new(window, 8);
-        (0..chunks).for_each(|n| assert_eq!(ledger.write(Some((peer(n as u16), n))), n));
+        (0..chunks).for_each(|n| ledger.write(n, Some((peer(n as u16), n))));
         ledger
     }
 
@@ -126,7 +125,7 @@ mod tests {
                 Complaint::Against(peer(sent), u64::from(sent))
             );
         }
-        ledger.write(None);
+        ledger.write(10, None);
         assert_eq!(ledger.complain(10, 99), Complaint::Unsent, "it went to nobody");
     }
 
@@ -156,17 +155,24 @@ mod tests {
         assert_eq!(ledger.complain(2, u64::MAX), Complaint::Unsent);
     }
 
+    #[test]
+    fn a_channel_that_begins_again_is_not_blamed_for_what_was_before() {
+        let mut ledger = after(10, 8);
+        ledger.write(3, Some((peer(77), 77)));
+        assert_eq!(ledger.complain(2, 99), Complaint::Unsent);
+        assert_eq!(ledger.complain(9, 99), Complaint::Unsent);
+        assert_eq!(ledger.complain(3, 99), Complaint::Against(peer(77), 77));
+        ledger.write(1000, Some((peer(78), 78)));
+        assert_eq!(ledger.complain(3, 99), Complaint::Unsent, "too long ago");
+    }
+
     proptest! {
         #[test]
         fn every_number_of_the_window_is_found_and_no_other(chunks in 0u64..3000, window in 1u16..70, lost: u16) {
             // Numbers near the wrap, without writing 65,536 chunks each time.
-            let mut ledger = after(chunks % 200, window);
-            let offset = 65_536 / u64::from(window) * u64::from(window) * (chunks / 200);
-            ledger.next += offset;
-            for entry in ledger.entries.iter_mut().flatten() {
-                entry.number += offset;
-                entry.serial += offset;
-            }
+            let mut ledger = Ledger::new(window, 8);
+            let offset = 65_000 + chunks;
+            (offset..offset + 200).for_each(|n| ledger.write(n, Some((peer(n as u16), n))));
             let sent = ledger.entries.iter().flatten().find(|e| chunk_number(e.number) == lost).cloned();
             let expected = sent.map_or(Complaint::Unsent, |e| Complaint::Against(e.to, e.serial));
             prop_assert_eq!(ledger.complain(lost, u64::MAX), expected);

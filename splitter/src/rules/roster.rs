@@ -8,6 +8,8 @@ use std::net::SocketAddrV4;
 pub(super) struct Member {
     /// Never given twice: a peer that comes again is not blamed for what its predecessor lost.
     pub(super) serial: u64,
+    /// Its complaints count.
+    pub(super) monitor: bool,
     /// Counted against it; halved each second.
     pub(super) losses: u32,
     /// Reports that its port is closed.
@@ -37,6 +39,10 @@ impl Roster {
         self.members.get(&peer).map(|member| member.serial)
     }
 
+    pub(super) fn is_monitor(&self, peer: SocketAddrV4) -> bool {
+        self.members.get(&peer).is_some_and(|member| member.monitor)
+    }
+
     pub(super) fn get_mut(&mut self, peer: SocketAddrV4) -> Option<&mut Member> {
         self.members.get_mut(&peer)
     }
@@ -47,13 +53,14 @@ impl Roster {
     }
 
     /// Add at the end; whoever had this endpoint is not a member any more. Returns whether somebody had.
-    pub(super) fn add(&mut self, peer: SocketAddrV4) -> bool {
+    pub(super) fn add(&mut self, peer: SocketAddrV4, monitor: bool) -> bool {
         let again = self.remove(peer);
         self.serials += 1;
         self.members.insert(
             peer,
             Member {
                 serial: self.serials,
+                monitor,
                 losses: 0,
                 closed: 0,
             },
@@ -123,7 +130,7 @@ mod tests {
     fn of(ports: &[u16]) -> Roster {
         let mut roster = Roster::default();
         for &port in ports {
-            roster.add(peer(port));
+            roster.add(peer(port), false);
         }
         roster
     }
@@ -146,7 +153,7 @@ mod tests {
         let mut roster = of(&[1, 2]);
         let before = roster.serial(peer(1));
         roster.get_mut(peer(1)).unwrap().losses = 9;
-        assert!(roster.add(peer(1)));
+        assert!(roster.add(peer(1), false));
         assert_ne!(roster.serial(peer(1)), before);
         assert!(!roster.any_losses());
         assert_eq!(turns(&mut roster, 3), [2, 1, 2]);
@@ -168,7 +175,7 @@ mod tests {
             let mut roster = Roster::default();
             for (step, port) in steps {
                 match step {
-                    0 => { roster.add(peer(port)); }
+                    0 => { roster.add(peer(port), false); }
                     1 => { roster.remove(peer(port)); }
                     _ => { roster.turn(); }
                 }

@@ -12,10 +12,10 @@
 //!
 //! Over TCP a newcomer says who it is ([`Greeting`]), is told about the team ([`Welcome`]), and says [`READY`].
 
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
-use thiserror::Error;
+pub use super::{ENDPOINT_BYTES, WireError, chunk_number};
+use super::{count, push_endpoint, push_u16, read_endpoint};
 
 /// Bytes before the data of a chunk datagram.
 pub const CHUNK_HEADER: usize = 2;
@@ -27,37 +27,11 @@ pub const HELLO: [u8; 1] = [b'H'];
 pub const GOODBYE: [u8; 1] = [b'G'];
 /// The last byte of a join: the newcomer is ready for chunks.
 pub const READY: u8 = b'R';
-/// An IPv4 address and a port.
-pub const ENDPOINT_BYTES: usize = 6;
 
 /// Source endpoint, length of the channel.
 const BEFORE_CHANNEL: usize = ENDPOINT_BYTES + 2;
 /// Header size, chunk size, buffer size, monitors, peers.
 const AFTER_CHANNEL: usize = 5 * 2;
-
-/// What came is not of this generation.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("expected {expected}, got {got}")]
-pub struct WireError {
-    /// As a noun phrase.
-    pub expected: &'static str,
-    /// What came.
-    pub got: String,
-}
-
-impl WireError {
-    fn new(expected: &'static str, got: impl fmt::Display) -> Self {
-        Self {
-            expected,
-            got: got.to_string(),
-        }
-    }
-}
-
-/// A chunk number as the wire has it: modulo 2^16.
-pub fn chunk_number(number: u64) -> u16 {
-    (number & 0xffff) as u16
-}
 
 /// A chunk datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,28 +301,11 @@ fn check_sizes(chunk_bytes: u16, buffer_chunks: u16) -> Result<(), WireError> {
     Ok(())
 }
 
-fn count(n: usize, expected: &'static str) -> Result<u16, WireError> {
-    u16::try_from(n).map_err(|_| WireError::new(expected, n))
-}
-
-fn push_u16(value: u16, out: &mut Vec<u8>) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn push_endpoint(endpoint: SocketAddrV4, out: &mut Vec<u8>) {
-    out.extend_from_slice(&endpoint.ip().octets());
-    push_u16(endpoint.port(), out);
-}
-
-fn read_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> SocketAddrV4 {
-    let [a, b, c, d, high, low] = *bytes;
-    SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     fn endpoint(n: u64) -> SocketAddrV4 {
         SocketAddrV4::new(Ipv4Addr::from((n >> 16) as u32), n as u16)

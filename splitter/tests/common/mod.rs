@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 
+pub mod world;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 

@@ -12,6 +12,7 @@ mod door;
 mod log;
 mod post;
 mod pull;
+mod recent;
 mod slicer;
 mod source;
 mod status;

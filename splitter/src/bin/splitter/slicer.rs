@@ -1,31 +1,28 @@
-//! The stream cut into chunk datagrams, and its beginning kept for newcomers.
+//! The stream cut into chunks, and its beginning kept for newcomers.
 
-use splitter::wire::b::CHUNK_HEADER;
-
-/// Cuts a stream into datagrams of one chunk; the number's place is left empty, for the team to fill in.
+/// Cuts a stream into chunks.
 #[derive(Debug)]
 pub(crate) struct Slicer {
-    datagram_bytes: usize,
+    chunk_bytes: usize,
     partial: Vec<u8>,
 }
 
 impl Slicer {
     pub(crate) fn new(chunk_bytes: u16) -> Self {
-        let datagram_bytes = CHUNK_HEADER + usize::from(chunk_bytes);
         Self {
-            datagram_bytes,
-            partial: vec![0; CHUNK_HEADER],
+            chunk_bytes: usize::from(chunk_bytes),
+            partial: Vec::new(),
         }
     }
 
-    /// Hands each datagram that is full to `out`.
+    /// Hands each chunk that is full to `out`.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], out: &mut impl FnMut(Vec<u8>)) {
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(self.datagram_bytes - self.partial.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(self.chunk_bytes - self.partial.len()));
             self.partial.extend_from_slice(now);
             bytes = later;
-            if self.partial.len() == self.datagram_bytes {
-                out(std::mem::replace(&mut self.partial, vec![0; CHUNK_HEADER]));
+            if self.partial.len() == self.chunk_bytes {
+                out(std::mem::take(&mut self.partial));
             }
         }
     }
@@ -33,8 +30,8 @@ impl Slicer {
     /// The stream broke off: chunks are never short, and what comes next does not continue this one. Returns how
     /// many bytes are lost.
     pub(crate) fn discard(&mut self) -> usize {
-        let lost = self.partial.len() - CHUNK_HEADER;
-        self.partial.truncate(CHUNK_HEADER);
+        let lost = self.partial.len();
+        self.partial.clear();
         lost
     }
 }
@@ -75,10 +72,10 @@ mod tests {
     #[test]
     fn what_is_discarded_is_in_no_chunk() {
         let (mut slicer, mut out) = (Slicer::new(4), Vec::new());
-        slicer.feed(b"abcdef", &mut |datagram| out.push(datagram));
+        slicer.feed(b"abcdef", &mut |chunk| out.push(chunk));
         assert_eq!((slicer.discard(), slicer.discard()), (2, 0));
-        slicer.feed(b"ghij", &mut |datagram| out.push(datagram));
-        assert_eq!(out, [b"\0\0abcd", b"\0\0ghij"]);
+        slicer.feed(b"ghij", &mut |chunk| out.push(chunk));
+        assert_eq!(out, [b"abcd", b"ghij"]);
     }
 
     #[test]
@@ -98,10 +95,10 @@ mod tests {
             chunk_bytes in 1u16..30,
         ) {
             let (mut slicer, mut out) = (Slicer::new(chunk_bytes), Vec::new());
-            stream.chunks(piece).for_each(|piece| slicer.feed(piece, &mut |datagram| out.push(datagram)));
+            stream.chunks(piece).for_each(|piece| slicer.feed(piece, &mut |chunk| out.push(chunk)));
             let size = usize::from(chunk_bytes);
-            prop_assert!(out.iter().all(|datagram| datagram.len() == size + CHUNK_HEADER));
-            let data: Vec<u8> = out.iter().flat_map(|datagram| datagram[CHUNK_HEADER..].to_vec()).collect();
+            prop_assert!(out.iter().all(|chunk| chunk.len() == size));
+            let data: Vec<u8> = out.iter().flat_map(|chunk| chunk.clone()).collect();
             prop_assert_eq!(&data[..], &stream[..data.len()]);
             prop_assert_eq!(data.len() + slicer.discard(), stream.len());
         }

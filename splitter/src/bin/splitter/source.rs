@@ -23,7 +23,7 @@ pub(crate) enum News {
     Begins(Option<Source>),
     /// The beginning of its answer, for newcomers.
     Header(Vec<u8>),
-    /// One chunk's datagram, without its number.
+    /// One chunk's data.
     Chunk(Vec<u8>),
     /// There is no stream: why, how many bytes were too few for a chunk, and when it is tried again.
     Ended {

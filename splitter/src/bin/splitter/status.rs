@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use splitter::rules::Dbs;
+use splitter::rules::Splitter;
 
 use crate::post::PostStats;
 use crate::say;
@@ -29,7 +29,7 @@ pub(crate) struct SourceStats {
 pub(crate) struct Snapshot<'a> {
     pub(crate) elapsed: Duration,
     pub(crate) listen: SocketAddrV4,
-    pub(crate) team: &'a Dbs,
+    pub(crate) team: &'a Splitter,
     pub(crate) source: &'a SourceStats,
     pub(crate) post: &'a PostStats,
 }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Events, Interest, Poll, Token, Waker};
 use relay_seam::Now;
-use splitter::rules::{Act, Dbs, Step};
-use splitter::wire::b::{CHUNK_HEADER, Chunk, GOODBYE};
+use splitter::rules::{Action, Input, Note, Splitter};
 
 use crate::args::{Args, Plan};
 use crate::door::{Door, Said};
 use crate::log::Log;
 use crate::post::{Post, Received};
+use crate::recent::Recent;
 use crate::source::News;
 use crate::status::{Snapshot, SourceStats, Status};
 use crate::{Failure, say};
@@ -40,7 +40,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const PORT_TRIES: u8 = 16;
 
 pub(crate) struct Team {
-    rules: Dbs,
+    rules: Splitter,
+    recent: Recent,
     poll: Poll,
     waker: Arc<Waker>,
     door: Door,
@@ -81,13 +82,14 @@ impl Team {
             .register(post.socket(), POST, both)
             .map_err(runtime)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(runtime)?);
-        let rules = Dbs::new(plan.config.clone(), plan.source.clone(), now(Instant::now()));
+        let rules = Splitter::new(plan.config.clone(), plan.source.clone(), now(Instant::now()));
         let rules = rules.map_err(|error| Failure::Usage(error.to_string()))?;
         greet(plan, args, listen);
         let (tell_news, news) = sync_channel(NEWS_MAX);
         let began = Instant::now();
         Ok(Self {
             rules,
+            recent: Recent::new(plan.config.buffer_chunks),
             poll,
             waker,
             door,
@@ -133,8 +135,7 @@ impl Team {
                 _ => self.turn(&events),
             }
         }
-        self.rules.close(self.now());
-        self.act();
+        self.tell(Input::Close);
         self.show();
         Ok(())
     }
@@ -175,8 +176,7 @@ impl Team {
         self.accept();
         self.hear_post();
         self.hear_news();
-        self.rules.tick(self.now());
-        self.act();
+        self.tell(Input::Tick);
         if self.shown.elapsed() >= SHOWN_EVERY {
             self.shown += SHOWN_EVERY;
             self.show();
@@ -192,11 +192,9 @@ impl Team {
         self.door_open = !matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock);
         self.accept_again = self.door_open && result.is_err();
         for (stream, from) in came {
-            // Refused newcomers are hung up on: the wire has no word for it, and the rules have counted them.
-            if self.rules.arrive(self.now(), from).is_ok()
-                && self.door.keep(self.poll.registry(), stream, from).is_err()
-            {
-                self.rules.hung_up(from);
+            // Kept first, so that the rules can hang up on those whom they refuse.
+            if self.door.keep(self.poll.registry(), stream, from).is_ok() {
+                self.tell(Input::Connected(from));
             }
         }
     }
@@ -208,27 +206,12 @@ impl Team {
             match self.door.read(from) {
                 Said::Nothing => return,
                 Said::Over => {
-                    self.rules.hung_up(from);
+                    self.tell(Input::HungUp(from));
                     return self.door.close(from);
                 }
-                Said::Bytes(bytes) => self.hear_newcomer(from, &bytes),
+                Said::Bytes(bytes) => self.tell(Input::Said(from, &bytes)),
             }
         }
-    }
-
-    fn hear_newcomer(&mut self, from: SocketAddrV4, bytes: &[u8]) {
-        let heard = self.rules.hear(self.now(), from, bytes);
-        self.door.tell(from, &heard.tell);
-        match heard.step {
-            Step::Wait => return,
-            Step::Joined => self.log.say(&format!(
-                "{from} joined, {} in the team",
-                self.rules.peers().len()
-            )),
-            Step::Refused(why) => self.log.say(&format!("{from} refused: {why}")),
-            Step::Stranger => {}
-        }
-        self.door.close(from);
     }
 
     fn hear_post(&mut self) {
@@ -240,7 +223,7 @@ impl Team {
         let mut buffer = [0; DATAGRAM_BYTES];
         for _ in 0..BUDGET {
             match self.post.receive(&mut buffer) {
-                Received::Datagram(n, from) => self.hear_datagram(from, &buffer[..n]),
+                Received::Datagram(n, from) => self.tell(Input::Datagram(from, &buffer[..n])),
                 Received::Error => {}
                 Received::Nothing => {
                     self.post_full = false;
@@ -249,19 +232,8 @@ impl Team {
             }
         }
         while let Some(peer) = self.post.closed() {
-            self.rules.closed(peer);
-            self.act();
+            self.tell(Input::Closed(peer));
         }
-    }
-
-    fn hear_datagram(&mut self, from: SocketAddrV4, datagram: &[u8]) {
-        let before = self.rules.stats().goodbyes;
-        self.rules.datagram(self.now(), from, datagram);
-        if self.rules.stats().goodbyes > before {
-            self.log
-                .say(&format!("{from} left, {} in the team", self.rules.peers().len()));
-        }
-        self.act();
     }
 
     fn hear_news(&mut self) {
@@ -279,7 +251,7 @@ impl Team {
 
     fn hear_one(&mut self, news: News) {
         match news {
-            News::Chunk(datagram) => self.chunk(datagram),
+            News::Chunk(data) => self.chunk(data),
             News::Header(header) => self.rules.set_header(header),
             News::Begins(source) => {
                 (self.source.up, self.source.begun) = (true, self.source.begun + 1);
@@ -301,25 +273,38 @@ impl Team {
         }
     }
 
-    fn chunk(&mut self, mut datagram: Vec<u8>) {
-        self.source.bytes += (datagram.len() - CHUNK_HEADER) as u64;
-        let turn = self.rules.chunk(self.now());
-        if let Some(to) = turn.to {
-            datagram[..CHUNK_HEADER].copy_from_slice(&Chunk::header(turn.number));
-            self.post.send(to, datagram);
-        }
-        self.act();
+    fn chunk(&mut self, data: Vec<u8>) {
+        self.source.bytes += data.len() as u64;
+        let number = self.recent.push(data);
+        self.tell(Input::Chunk(number));
     }
 
-    /// Carry out what the rules want.
-    fn act(&mut self) {
-        while let Some(act) = self.rules.poll() {
-            match act {
-                Act::Goodbye(to) => self.post.send(to, GOODBYE.to_vec()),
-                Act::HangUp(from) => self.door.close(from),
-                Act::Expelled(peer, why) => self.log.say(&format!("{peer} expelled: {why}")),
+    /// Tell the rules, and carry out what they want.
+    fn tell(&mut self, input: Input<'_>) {
+        self.rules.handle(self.now(), input);
+        while let Some(action) = self.rules.poll() {
+            match action {
+                Action::Chunk { to, number, frame } => {
+                    if let Some(data) = self.recent.get(number) {
+                        self.post.send(to, frame.datagram(data));
+                    }
+                }
+                Action::Send { to, bytes } => self.post.send(to, bytes),
+                Action::Tell { to, bytes } => self.door.tell(to, &bytes),
+                Action::HangUp(from) => self.door.close(from),
+                Action::Note(peer, note) => self.note(peer, &note),
             }
         }
+    }
+
+    fn note(&mut self, peer: SocketAddrV4, note: &Note) {
+        let members = self.rules.peers().len();
+        self.log.say(&match note {
+            Note::Joined => format!("{peer} joined, {members} in the team"),
+            Note::Left => format!("{peer} left, {members} in the team"),
+            Note::Expelled(why) => format!("{peer} expelled: {why}"),
+            Note::Refused(why) => format!("{peer} refused: {why}"),
+        });
     }
 
     fn show(&mut self) {

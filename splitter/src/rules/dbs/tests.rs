@@ -1,9 +1,10 @@
 //! DBS, rule by rule, each limit at its edge.
 
 use super::*;
-use crate::wire::b::{Greeting, chunk_number};
+use crate::wire::chunk_number;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
+use std::ops::{Deref, DerefMut};
 
 fn peer(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
@@ -17,8 +18,147 @@ fn source() -> Source {
     Source::new(peer(8000), "test.ts").unwrap()
 }
 
-fn dbs(config: Config) -> Dbs {
-    Dbs::new(config, source(), at(0)).unwrap()
+/// What one event led to, sorted: the rest stays for [`acts`].
+struct Team {
+    rules: Splitter,
+    next: u64,
+    acts: Vec<Act>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Act {
+    Goodbye(SocketAddrV4),
+    HangUp(SocketAddrV4),
+    Expelled(SocketAddrV4, Why),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    Joined,
+    Refused(Refusal),
+    Stranger,
+}
+
+#[derive(Debug)]
+struct Heard {
+    tell: Vec<u8>,
+    step: Step,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Turn {
+    number: u64,
+    to: Option<SocketAddrV4>,
+}
+
+impl Deref for Team {
+    type Target = Splitter;
+    fn deref(&self) -> &Splitter {
+        &self.rules
+    }
+}
+
+impl DerefMut for Team {
+    fn deref_mut(&mut self) -> &mut Splitter {
+        &mut self.rules
+    }
+}
+
+impl Team {
+    fn new(config: Config) -> Self {
+        let rules = Splitter::new(config, source(), at(0)).unwrap();
+        Self {
+            rules,
+            next: 0,
+            acts: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, now: Now, input: Input<'_>) -> Vec<Action> {
+        self.rules.handle(now, input);
+        let mut rest = Vec::new();
+        while let Some(action) = self.rules.poll() {
+            match action {
+                Action::Send { to, bytes } if bytes == GOODBYE => self.acts.push(Act::Goodbye(to)),
+                Action::Note(peer, Note::Expelled(why)) => self.acts.push(Act::Expelled(peer, why)),
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+
+    fn chunk(&mut self, now: Now) -> Turn {
+        let number = self.next;
+        self.next += 1;
+        let to = self
+            .event(now, Input::Chunk(number))
+            .into_iter()
+            .find_map(|action| match action {
+                Action::Chunk {
+                    to,
+                    number: sent,
+                    frame,
+                } => {
+                    assert_eq!((sent, frame.head()), (number, &Chunk::header(number)[..]));
+                    Some(to)
+                }
+                _ => None,
+            });
+        Turn { number, to }
+    }
+
+    fn arrive(&mut self, now: Now, from: SocketAddrV4) -> Result<(), Refusal> {
+        match self.event(now, Input::Connected(from)).pop() {
+            Some(Action::Note(_, Note::Refused(refusal))) => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) -> Heard {
+        let (mut tell, mut hung_up, mut step) = (Vec::new(), false, Step::Wait);
+        for action in self.event(now, Input::Said(from, bytes)) {
+            match action {
+                Action::Tell { bytes, .. } => tell.extend(bytes),
+                Action::HangUp(_) => hung_up = true,
+                Action::Note(_, Note::Joined) => step = Step::Joined,
+                Action::Note(_, Note::Refused(refusal)) => step = Step::Refused(refusal),
+                _ => {}
+            }
+        }
+        if hung_up && step == Step::Wait {
+            step = Step::Stranger;
+        }
+        Heard { tell, step }
+    }
+
+    fn datagram(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) {
+        self.event(now, Input::Datagram(from, bytes));
+    }
+
+    fn tick(&mut self, now: Now) {
+        for action in self.event(now, Input::Tick) {
+            if let Action::HangUp(peer) = action {
+                self.acts.push(Act::HangUp(peer));
+            }
+        }
+    }
+
+    fn hung_up(&mut self, from: SocketAddrV4) {
+        self.event(at(0), Input::HungUp(from));
+    }
+
+    fn closed(&mut self, peer: SocketAddrV4) {
+        self.event(at(0), Input::Closed(peer));
+    }
+
+    fn close(&mut self, now: Now) {
+        self.event(now, Input::Close);
+    }
+}
+
+fn dbs(config: Config) -> Team {
+    Team::new(config)
 }
 
 fn small() -> Config {
@@ -31,14 +171,14 @@ fn small() -> Config {
     }
 }
 
-fn join(team: &mut Dbs, now: Now, from: SocketAddrV4) -> Vec<u8> {
+fn join(team: &mut Team, now: Now, from: SocketAddrV4) -> Vec<u8> {
     team.arrive(now, from).unwrap();
-    let heard = team.hear(now, from, &[Greeting::Peer.byte(), b'R']);
+    let heard = team.hear(now, from, b"MR");
     assert_eq!(heard.step, Step::Joined);
     heard.tell
 }
 
-fn team_of(config: Config, n: u16) -> Dbs {
+fn team_of(config: Config, n: u16) -> Team {
     let mut team = dbs(config);
     for port in 1..=n {
         join(&mut team, at(0), peer(port));
@@ -51,8 +191,8 @@ fn listed(welcome: &[u8]) -> Vec<u16> {
     welcome.peers.iter().map(|peer| peer.port()).collect()
 }
 
-fn acts(team: &mut Dbs) -> Vec<Act> {
-    std::iter::from_fn(|| team.poll()).collect()
+fn acts(team: &mut Team) -> Vec<Act> {
+    std::mem::take(&mut team.acts)
 }
 
 fn lost(number: u64) -> [u8; 2] {
@@ -190,7 +330,7 @@ fn the_team_and_its_arrivals_are_limited() {
     let mut team = team_of(small(), 2);
     team.arrive(at(0), peer(3)).unwrap();
     team.arrive(at(0), peer(4)).unwrap();
-    assert_eq!(team.arrive(at(0), peer(5)), Err(Refused::Full(4)));
+    assert_eq!(team.arrive(at(0), peer(5)), Err(Refusal::Full(4)));
     assert_eq!(
         team.arrive(at(0), peer(4)),
         Ok(()),
@@ -199,9 +339,9 @@ fn the_team_and_its_arrivals_are_limited() {
     let mut team = team_of(small(), 1);
     team.arrive(at(0), peer(3)).unwrap();
     team.arrive(at(0), peer(4)).unwrap();
-    assert_eq!(team.arrive(at(0), peer(5)), Err(Refused::Arrivals(2)));
+    assert_eq!(team.arrive(at(0), peer(5)), Err(Refusal::Arrivals(2)));
     let mut team = team_of(small(), 4);
-    assert_eq!(team.arrive(at(0), peer(5)), Err(Refused::Full(4)));
+    assert_eq!(team.arrive(at(0), peer(5)), Err(Refusal::Full(4)));
     assert_eq!(
         team.arrive(at(0), peer(1)),
         Ok(()),
@@ -265,10 +405,16 @@ fn who_comes_back_while_leaving_stays() {
 fn repeated_goodbyes_never_pile_up() {
     let mut team = team_of(Config::default(), 1);
     for _ in 0..5_000 {
-        team.datagram(at(0), peer(1), b"G");
+        team.rules.handle(at(0), Input::Datagram(peer(1), b"G"));
     }
-    assert_eq!(acts(&mut team).len(), ACTS_MAX);
-    assert_eq!(team.stats().farewells_dropped, 5_000 - ACTS_MAX as u64);
+    let sent =
+        std::iter::from_fn(|| team.rules.poll()).filter(|action| matches!(action, Action::Send { .. }));
+    assert_eq!(
+        sent.count(),
+        ACTIONS_MAX - 1,
+        "the first goodbye is a line in the log, too"
+    );
+    assert_eq!(team.stats().farewells_dropped, 5_001 - ACTIONS_MAX as u64);
 }
 
 #[test]
@@ -293,6 +439,29 @@ fn losses_over_the_limit_expel() {
         [Act::Goodbye(peer(1))],
         "the expelled may go too"
     );
+}
+
+#[test]
+fn only_monitors_blame_and_only_from_where_they_are_believed() {
+    let blame = |greeting: &[u8; 2], hosts: Vec<Ipv4Addr>| {
+        let mut team = team_of(
+            Config {
+                monitor_hosts: hosts,
+                ..small()
+            },
+            1,
+        );
+        team.arrive(at(0), peer(2)).unwrap();
+        team.hear(at(0), peer(2), greeting);
+        for _ in 0..8 {
+            team.chunk(at(0));
+        }
+        (0..8).for_each(|number| team.datagram(at(0), peer(2), &lost(number)));
+        (team.stats().losses > 0, team.stats().complaints_unweighed)
+    };
+    assert_eq!(blame(b"MR", vec![Ipv4Addr::LOCALHOST]), (true, 0));
+    assert_eq!(blame(b"PR", vec![Ipv4Addr::LOCALHOST]), (false, 4));
+    assert_eq!(blame(b"MR", vec![]), (false, 4), "a word is no proof");
 }
 
 #[test]

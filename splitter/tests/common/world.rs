@@ -1,0 +1,378 @@
+//! A whole team in one process: the splitter's rules, the peers' rules, and a seeded network between them.
+//!
+//! TCP is modelled as it behaves (in order, complete, late), UDP as it may: late, lost, doubled, overtaken. The same
+//! seed gives the same story.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use relay_seam::Now;
+use splitter::Config;
+use splitter::peer::{self, Ended, Peer, PeerConfig};
+use splitter::rules::{self, Source, Splitter};
+
+pub const CHUNK_BYTES: u16 = 8;
+const MS: u64 = 1_000_000;
+
+pub fn at(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+}
+
+pub fn splitter_at() -> SocketAddrV4 {
+    at(8001)
+}
+
+/// A small generator (splitmix64): the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+
+    /// With a probability of `per_mille` in a thousand.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+}
+
+/// What UDP does to a datagram; probabilities in thousandths, times in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Net {
+    pub delay: u64,
+    /// Added at random: what is sent later may come earlier.
+    pub jitter: u64,
+    pub loss: u64,
+    pub twice: u64,
+    /// Whether hosts say that a port is closed.
+    pub reports: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Datagram(SocketAddrV4, SocketAddrV4, Vec<u8>),
+    Connect(SocketAddrV4),
+    Connected(SocketAddrV4),
+    ToSplitter(SocketAddrV4, Vec<u8>),
+    ToPeer(SocketAddrV4, Vec<u8>),
+    PeerHungUp(SocketAddrV4),
+    SplitterHungUp(SocketAddrV4),
+}
+
+/// One peer and its player.
+pub struct Node {
+    pub peer: Peer,
+    pub ended: Option<Ended>,
+    /// Numbers that the player got.
+    pub played: Vec<u64>,
+    pub skipped: u64,
+    pub jumps: u64,
+    /// It relays nothing.
+    pub selfish: bool,
+    /// The life of the splitter in which it joined.
+    life: u64,
+}
+
+pub struct World {
+    pub splitter: Splitter,
+    pub peers: BTreeMap<SocketAddrV4, Node>,
+    pub net: Net,
+    pub dice: Dice,
+    pub now: Now,
+    pub next: u64,
+    pub notes: Vec<(Now, SocketAddrV4, rules::Note)>,
+    /// Chunks that the splitter sent, resent ones with them.
+    pub uploads: u64,
+    config: Config,
+    life: u64,
+    down: bool,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    /// No deadline is before this.
+    calm: u64,
+    order: u64,
+}
+
+/// The data of a chunk, which says its number.
+pub fn data(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
+}
+
+pub fn small() -> Config {
+    Config {
+        chunk_bytes: CHUNK_BYTES,
+        header_bytes: 0,
+        ..Config::default()
+    }
+}
+
+pub fn peer_config() -> PeerConfig {
+    PeerConfig::default()
+}
+
+impl World {
+    pub fn new(config: Config, net: Net, seed: u64) -> Self {
+        let now = Now::new(0, 0);
+        Self {
+            splitter: new_splitter(&config, now),
+            peers: BTreeMap::new(),
+            net,
+            dice: Dice(seed),
+            now,
+            next: 0,
+            notes: Vec::new(),
+            uploads: 0,
+            config,
+            life: 0,
+            down: false,
+            events: BinaryHeap::new(),
+            calm: 0,
+            order: 0,
+        }
+    }
+
+    /// A team of `n` on ports from 1, the first of them a monitor, that has settled.
+    pub fn of(n: u16, config: Config, net: Net, seed: u64) -> Self {
+        let mut world = Self::new(config, net, seed);
+        for port in 1..=n {
+            let monitor = port == 1;
+            world.join(
+                port,
+                PeerConfig {
+                    monitor,
+                    ..peer_config()
+                },
+            );
+            world.pass(8 * net.delay + 10);
+        }
+        world
+    }
+
+    pub fn join(&mut self, port: u16, config: PeerConfig) {
+        let peer = Peer::new(config, splitter_at(), self.now);
+        let node = Node {
+            peer,
+            ended: None,
+            played: Vec::new(),
+            skipped: 0,
+            jumps: 0,
+            selfish: false,
+            life: self.life,
+        };
+        self.calm_until(node.peer.deadline());
+        self.peers.insert(at(port), node);
+        self.later(self.net.delay, Event::Connect(at(port)));
+    }
+
+    pub fn leave(&mut self, port: u16) {
+        self.tell_peer(at(port), peer::Input::Leave);
+    }
+
+    /// It is gone without a word; its host is still there.
+    pub fn kill(&mut self, port: u16) {
+        self.peers.remove(&at(port));
+    }
+
+    /// Another splitter at the same endpoint, which knows nobody; the channel's numbers go on.
+    pub fn restart_splitter(&mut self) {
+        self.life += 1;
+        self.splitter = new_splitter(&self.config, self.now);
+    }
+
+    fn later(&mut self, ms: u64, event: Event) {
+        self.order += 1;
+        let when = self.now.mono_ns() + ms * MS;
+        self.events.push(Reverse((when, self.order, event)));
+    }
+
+    fn post(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        if self.dice.chance(self.net.loss) {
+            return;
+        }
+        let copies = 1 + u64::from(self.dice.chance(self.net.twice));
+        for _ in 0..copies {
+            let delay = self.net.delay + self.dice.below(self.net.jitter + 1);
+            self.later(delay, Event::Datagram(from, to, bytes.clone()));
+        }
+    }
+
+    /// `n` chunks, one each `gap_ms`.
+    pub fn stream(&mut self, n: u64, gap_ms: u64) {
+        for _ in 0..n {
+            let number = self.next;
+            self.next += 1;
+            self.tell_splitter(rules::Input::Chunk(number));
+            self.pass(gap_ms);
+        }
+    }
+
+    /// Lets time go by.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now.mono_ns() + ms * MS;
+        loop {
+            let event = self.events.peek().map(|Reverse((when, ..))| *when);
+            let when = event.unwrap_or(u64::MAX).min(self.calm);
+            if when > end {
+                break;
+            }
+            self.now = Now::new(when.max(self.now.mono_ns()), 0);
+            if event == Some(when) {
+                let Reverse((_, _, event)) = self.events.pop().unwrap();
+                self.happen(event);
+            } else {
+                self.tick();
+            }
+        }
+        self.now = Now::new(end, 0);
+    }
+
+    /// Wakes those whose time it is.
+    fn tick(&mut self) {
+        let now = self.now;
+        let due = |deadline: Option<Now>| deadline.is_some_and(|when| when <= now);
+        if due(self.splitter.deadline()) {
+            self.tell_splitter(rules::Input::Tick);
+        }
+        let peers: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, node)| due(node.peer.deadline()))
+            .map(|(&at, _)| at)
+            .collect();
+        for peer in peers {
+            self.tell_peer(peer, peer::Input::Tick);
+        }
+        let peers = self.peers.values().filter_map(|node| node.peer.deadline());
+        let next = peers.chain(self.splitter.deadline()).map(Now::mono_ns).min();
+        self.calm = next.unwrap_or(u64::MAX);
+    }
+
+    fn calm_until(&mut self, deadline: Option<Now>) {
+        self.calm = deadline.map_or(self.calm, |when| self.calm.min(when.mono_ns()));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let current = |world: &Self, peer| world.peers.get(&peer).is_some_and(|node| node.life == world.life);
+        match event {
+            Event::Datagram(from, to, bytes) if to == splitter_at() => {
+                self.tell_splitter(rules::Input::Datagram(from, &bytes));
+            }
+            Event::Datagram(from, to, bytes) if self.peers.contains_key(&to) => {
+                self.tell_peer(to, peer::Input::Datagram(from, &bytes));
+            }
+            Event::Datagram(from, to, _) if self.net.reports && from == splitter_at() => {
+                self.tell_splitter(rules::Input::Closed(to));
+            }
+            Event::Connect(peer) if current(self, peer) => {
+                self.later(self.net.delay, Event::Connected(peer));
+                self.tell_splitter(rules::Input::Connected(peer));
+            }
+            Event::Connected(peer) => self.tell_peer(peer, peer::Input::Connected),
+            Event::ToSplitter(peer, bytes) if current(self, peer) => {
+                self.tell_splitter(rules::Input::Said(peer, &bytes));
+            }
+            Event::ToPeer(peer, bytes) => self.tell_peer(peer, peer::Input::Told(&bytes)),
+            Event::PeerHungUp(peer) if current(self, peer) => {
+                self.tell_splitter(rules::Input::HungUp(peer));
+            }
+            Event::SplitterHungUp(peer) => self.tell_peer(peer, peer::Input::HungUp),
+            _ => {}
+        }
+    }
+
+    pub fn tell_splitter(&mut self, input: rules::Input<'_>) {
+        self.splitter.handle(self.now, input);
+        while let Some(action) = self.splitter.poll() {
+            match action {
+                rules::Action::Chunk { to, number, frame } => {
+                    self.uploads += 1;
+                    self.post(splitter_at(), to, frame.datagram(&data(number)));
+                }
+                rules::Action::Send { to, bytes } => self.post(splitter_at(), to, bytes),
+                rules::Action::Tell { to, bytes } => self.later(self.net.delay, Event::ToPeer(to, bytes)),
+                rules::Action::HangUp(peer) => self.later(self.net.delay, Event::SplitterHungUp(peer)),
+                rules::Action::Note(peer, note) => self.notes.push((self.now, peer, note)),
+            }
+        }
+        self.calm_until(self.splitter.deadline());
+    }
+
+    pub fn tell_peer(&mut self, who: SocketAddrV4, input: peer::Input<'_>) {
+        let Some(mut node) = self.peers.remove(&who) else {
+            return;
+        };
+        node.peer.handle(self.now, input);
+        while let Some(action) = node.peer.poll() {
+            self.act(who, &mut node, action);
+        }
+        self.calm_until(node.peer.deadline());
+        self.peers.insert(who, node);
+    }
+
+    fn act(&mut self, who: SocketAddrV4, node: &mut Node, action: peer::Action) {
+        match action {
+            peer::Action::Tell(bytes) => self.later(self.net.delay, Event::ToSplitter(who, bytes)),
+            peer::Action::HangUp => self.later(self.net.delay, Event::PeerHungUp(who)),
+            peer::Action::Fetch { .. } => panic!("there is no header here"),
+            peer::Action::Header(_) => {}
+            peer::Action::Send { to, bytes } => self.post(who, to, bytes),
+            peer::Action::Chunk { to, number, frame } => {
+                let bytes = frame.datagram(node.peer.data(number).unwrap());
+                if !node.selfish {
+                    self.post(who, to, bytes);
+                }
+            }
+            peer::Action::Play(number) => {
+                assert_eq!(
+                    node.peer.data(number),
+                    Some(&data(number)[..]),
+                    "{who} plays {number}"
+                );
+                assert!(
+                    node.played.last().is_none_or(|&last| last < number),
+                    "{who} plays {number} again"
+                );
+                node.played.push(number);
+            }
+            peer::Action::Skip { count, .. } => node.skipped += count,
+            peer::Action::Jump(_) => node.jumps += 1,
+            peer::Action::Over(ended) => node.ended = Some(ended),
+        }
+    }
+
+    pub fn node(&self, port: u16) -> &Node {
+        &self.peers[&at(port)]
+    }
+
+    /// Thousandths of the numbers from `from` to the last one played that the player got.
+    pub fn continuity(&self, port: u16, from: u64) -> u64 {
+        let played = &self.node(port).played;
+        let got = played.iter().filter(|&&number| number >= from).count() as u64;
+        let last = played.last().copied().unwrap_or(0);
+        (got * 1000) / (last + 1).saturating_sub(from).max(1)
+    }
+
+    /// The numbers of `range` that the player did not get.
+    pub fn lacks(&self, port: u16, range: std::ops::Range<u64>) -> Vec<u64> {
+        let played = &self.node(port).played;
+        range
+            .filter(|number| played.binary_search(number).is_err())
+            .collect()
+    }
+}
+
+fn new_splitter(config: &Config, now: Now) -> Splitter {
+    let source = Source::new(at(8000), "eclipse.ts").unwrap();
+    Splitter::new(config.clone(), source, now).unwrap()
+}
