@@ -278,7 +278,7 @@ fn it_leaves_when_answered_or_when_nobody_answers() {
     let acted = acts(&mut peer);
     assert_eq!(
         (said(&acted, 1), said(&acted, 2)),
-        (vec!goodbye, vec!goodbye)
+        (goodbye.to_vec(), goodbye.to_vec())
     );
     assert_eq!(acted.last(), Some(&Action::Over(Ended::Left)));
 
