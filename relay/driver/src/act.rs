@@ -23,13 +23,15 @@ enum Verdict {
 impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     /// Asks for a batch and carries it out; `false` when nothing is wanted.
     ///
-    /// Bounds go first and sends second, so that a `Close` of the same batch finds its last bytes sent and answered.
+    /// Bounds (and connects of UDP) go first and sends second, so that a `Close` of the same batch finds its last bytes
+    /// sent and answered.
     pub(crate) fn ask_and_act(&mut self) -> io::Result<bool> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.extend(std::iter::from_fn(|| self.machine.poll(self.now)).take(BATCH));
         let any = !batch.is_empty();
         self.bound_all(&batch);
         self.send_all(&batch)?;
+        self.post_all(&batch)?;
         for output in batch.drain(..) {
             self.carry_out(output)?;
         }
@@ -39,7 +41,9 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     fn carry_out(&mut self, output: Output) -> io::Result<()> {
         match output {
-            Output::Send { .. } | Output::Bound { .. } => Ok(()),
+            Output::Send { .. } | Output::Bound { .. } | Output::Datagram(_) | Output::ConnectUdp { .. } => {
+                Ok(())
+            }
             Output::Connect {
                 token,
                 host,
@@ -50,6 +54,15 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
             Output::Resume { conn } => self.resume(conn),
             Output::Close { conn, how } => self.close(conn, how),
             Output::HandOver(gift) => self.hand_over(gift),
+            Output::OpenUdp { token, bind, options } => self.open_udp(token, bind, options),
+            Output::DisconnectUdp { udp, peer } => {
+                self.disconnect_udp(udp, peer);
+                Ok(())
+            }
+            Output::CloseUdp { udp } => {
+                self.close_udp(udp);
+                Ok(())
+            }
         }
     }
 
@@ -175,7 +188,7 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     }
 }
 
-fn bytes_of<'a, M: Machine + ?Sized>(machine: &'a M, payload: &'a Payload) -> &'a [u8] {
+pub(crate) fn bytes_of<'a, M: Machine + ?Sized>(machine: &'a M, payload: &'a Payload) -> &'a [u8] {
     match payload {
         Payload::Span(span) => machine.bytes(*span),
         Payload::Own(bytes, from) => bytes.get(*from..).unwrap_or_default(),

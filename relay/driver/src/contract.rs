@@ -8,6 +8,7 @@ mod flow;
 mod limits;
 mod opening;
 mod passing;
+mod udp;
 mod waking;
 
 use std::collections::VecDeque;

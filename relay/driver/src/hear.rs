@@ -23,6 +23,7 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
             Event::Hung(conn) => self.hung(conn)?,
             Event::Bell => self.rung(),
             Event::Answer => self.answered()?,
+            Event::Mail => self.mail_came(),
         }
         Ok(())
     }

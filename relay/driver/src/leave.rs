@@ -146,6 +146,7 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
         // From here on nobody is passed to us.
         self.share = None;
         self.calls.forget_all();
+        self.mail.shut();
         let goes = |seat: &Seat| matches!(seat.phase, Phase::Open | Phase::Connecting(_));
         let gone: Vec<Conn> = self
             .seats

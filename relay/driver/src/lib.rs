@@ -30,6 +30,7 @@ mod sockopt;
 mod stats;
 mod steer;
 mod table;
+mod udp;
 mod uring;
 mod wheel;
 

@@ -34,6 +34,12 @@ pub struct Setup {
     pub sq_entries: u32,
     /// Completion queue entries (io_uring). Default 8,192.
     pub cq_entries: u32,
+    /// Most UDP sockets, without those of connected peers. Default 256.
+    pub max_udp_sockets: u32,
+    /// Most connected UDP peers, of all sockets together: each takes a descriptor. Default 4,096.
+    pub max_udp_peers: u32,
+    /// Longest datagram that is received, in bytes; a longer one is dropped with a counter. Default 9,216.
+    pub max_datagram_bytes: u32,
     /// Where the driver counts; other threads may read it at any time.
     pub stats: Arc<SharedStats>,
 }
@@ -52,6 +58,9 @@ impl Setup {
             share: None,
             sq_entries: 512,
             cq_entries: 8192,
+            max_udp_sockets: 256,
+            max_udp_peers: 4096,
+            max_datagram_bytes: 9216,
             stats: Arc::default(),
         }
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use relay_seam::Conn;
 
+use crate::udp::Laid;
+
 /// One kernel interface. The wheel owns the descriptors; a shore only works on them, and is told before one is
 /// closed ([`Shore::release`]) or leaves the house ([`Shore::let_go`]).
 ///
@@ -30,6 +32,11 @@ pub(crate) trait Shore {
     /// Offers each to the kernel without waiting; `results[offer.index]` is what became of it: bytes taken or
     /// `-errno`. The kernel is done with the bytes when this returns.
     fn send(&mut self, batch: &[Offer<'_>], results: &mut [i32]) -> io::Result<()>;
+    /// Offers each letter to the kernel without waiting; `results[i]` is what became of the `i`-th: bytes taken or
+    /// `-errno`. The kernel is done with the bytes when this returns.
+    fn post(&mut self, letters: &mut Laid<'_>, results: &mut [i32]) -> io::Result<()>;
+    /// Says [`Event::Mail`] whenever this epoll instance has news; it stays as long as the shore. Called once.
+    fn watch_mail(&mut self, arrivals: BorrowedFd<'_>) -> io::Result<()>;
     /// Waits until something has happened, at most `timeout` (`None`: for ever; zero: only look).
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
     /// Something has happened that [`Shore::next`] has not told yet, or is bound to without waiting.
@@ -80,4 +87,6 @@ pub(crate) enum Event {
     Bell,
     /// The resolver has an answer.
     Answer,
+    /// Datagrams have come.
+    Mail,
 }

@@ -122,6 +122,36 @@ counters! {
     handovers,
     /// Connections that broke while they were being given to the control plane.
     handovers_lost,
+    /// UDP sockets opened.
+    udp_opens,
+    /// UDP sockets that could not be opened.
+    udp_open_failures,
+    /// UDP peers that were given a connected socket.
+    udp_peers,
+    /// UDP peers that were not: too many, or the kernel refused; they are sent to all the same.
+    udp_peers_refused,
+    /// Errors told by UDP sockets that were not about a port that nobody listens at.
+    udp_errors,
+    /// Datagrams that the kernel took.
+    datagrams_sent,
+    /// Bytes of them.
+    datagram_bytes_sent,
+    /// Datagrams dropped because the kernel had no room.
+    datagrams_full,
+    /// Datagrams dropped because the kernel refused them, or their socket was closed, or they were too long.
+    datagrams_refused,
+    /// Answers that nobody listens at a connected peer's port.
+    datagrams_unreachable,
+    /// Sends of several datagrams at once (GSO).
+    trains,
+    /// Such sends that kernel or device refused; their datagrams went one by one.
+    trains_refused,
+    /// Datagrams received.
+    datagrams_received,
+    /// Bytes of them.
+    datagram_bytes_received,
+    /// Datagrams received and dropped because they were longer than a buffer.
+    datagrams_too_long,
     /// Socket options that the kernel refused.
     sockopt_failures,
     /// `io_uring_enter` answered EAGAIN: no memory for requests.

@@ -20,6 +20,7 @@ use crate::share::Share;
 use crate::shore::Shore;
 use crate::stats::SharedStats;
 use crate::table::Table;
+use crate::udp::Mailroom;
 
 /// Events told to the machine in a turn before it is asked what it wants.
 const EVENTS_PER_TURN: usize = 512;
@@ -36,6 +37,7 @@ pub(crate) struct Wheel<'m, S, M: ?Sized> {
     pub(crate) share: Option<Share>,
     pub(crate) calls: Calls,
     pub(crate) leavers: Leavers,
+    pub(crate) mail: Mailroom,
     pub(crate) handover: HandoverFn,
     pub(crate) stats: Arc<SharedStats>,
     pub(crate) batch: Vec<Output>,
@@ -44,6 +46,7 @@ pub(crate) struct Wheel<'m, S, M: ?Sized> {
 
 impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
     pub(crate) fn new(shore: S, setup: Setup, machine: &'m mut M, calls: Calls) -> Self {
+        let mail = Mailroom::new(&setup);
         Self {
             shore,
             machine,
@@ -53,6 +56,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
             share: setup.share,
             calls,
             leavers: Leavers::default(),
+            mail,
             handover: setup.handover,
             stats: setup.stats,
             batch: Vec::new(),
@@ -80,7 +84,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
     fn rest(&mut self, busy: bool) -> io::Result<()> {
         self.door.use_freed();
         self.say_how_many();
-        if busy || self.shore.pending() || self.door.has_waiting() {
+        if busy || self.shore.pending() || self.door.has_waiting() || self.mail.has_arrivals() {
             return self.look();
         }
         if !self.machine.park(true) {
@@ -132,6 +136,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
             let Some(event) = self.shore.next()? else { break };
             self.happened(event)?;
         }
+        self.hear_mail();
         self.admit()
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::Conn;
+use crate::{Conn, Udp};
 
 /// Something happened.
 #[derive(Debug)]
@@ -59,6 +59,37 @@ pub enum Input<'a> {
     AcceptStalled {
         /// What the kernel said (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`).
         error: io::Error,
+    },
+    /// The answer to [`crate::Output::OpenUdp`].
+    UdpOpened {
+        /// The token of the request.
+        token: u64,
+        /// The socket and the address it is bound to, or why there is none.
+        result: io::Result<(Udp, SocketAddr)>,
+    },
+    /// A whole datagram arrived. One that is longer than the driver's buffers is dropped and counted, never cut.
+    Datagram {
+        /// On which socket; that of a connected peer is told as the socket it belongs to.
+        udp: Udp,
+        /// From whom; IPv4 as such, also where it came to an IPv6 socket. Anybody may have written it there.
+        from: SocketAddr,
+        /// The driver's, valid only during the call. May be empty.
+        bytes: &'a [u8],
+    },
+    /// A connected peer's host answered that nobody listens at its port (ICMP). A later datagram may still arrive.
+    Unreachable {
+        /// The socket.
+        udp: Udp,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// What became of all [`crate::Output::Datagram`] of a batch; exactly one for each batch with any. Counted are
+    /// outputs: a run of datagrams is taken when the kernel took all of them.
+    Posted {
+        /// Taken by the kernel.
+        taken: u32,
+        /// Dropped: the kernel had no room or refused, or the socket is closed.
+        dropped: u32,
     },
 }
 

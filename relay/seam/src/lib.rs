@@ -17,6 +17,14 @@
 //! 5. When `poll` answers `None` straight away, the driver sleeps until [`Machine::deadline`], an event, or the
 //!    machine's bell ([`relay_ring::Bell`]), then starts again at 1.
 //!
+//! # Datagrams
+//!
+//! [`Output::Datagram`]s are carried out in step 3 like sends, after them and in their order, but nothing waits: what
+//! the kernel does not take at once is dropped and counted. One [`Input::Posted`] for all datagrams of a batch takes
+//! the place of the many [`Input::Sent`] in step 4: until then their spans stay pinned. Datagrams to the same address
+//! that stand next to each other in a batch and are equally long (the last may be shorter) go to the kernel as one
+//! (GSO).
+//!
 //! A [`Conn`] belongs to the driver, carries a generation, and is never reused: an input or output that names a
 //! connection the other side has already let go is ignored by both, silently and safely.
 
@@ -24,11 +32,13 @@ mod conn;
 mod input;
 mod now;
 mod output;
+mod udp;
 
 pub use conn::Conn;
 pub use input::{CloseReason, Input, Sent};
 pub use now::Now;
 pub use output::{Closing, Handover, Output, Payload, Span};
+pub use udp::{Datagram, Head, Interface, Membership, Udp, UdpOptions};
 
 /// A set of rules that a driver turns.
 pub trait Machine {
@@ -38,8 +48,8 @@ pub trait Machine {
     /// What is wanted next; the driver asks until `None`.
     fn poll(&mut self, now: Now) -> Option<Output>;
 
-    /// The bytes behind a [`Span`] of an output that this machine gave out and whose [`Input::Sent`] it has
-    /// not had yet.
+    /// The bytes behind a [`Span`] of an output that this machine gave out and whose [`Input::Sent`] (or
+    /// [`Input::Posted`]) it has not had yet.
     ///
     /// # Panics
     ///

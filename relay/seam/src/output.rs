@@ -1,9 +1,10 @@
 //! What a machine asks of a driver.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Conn;
+use crate::{Conn, Datagram, Udp, UdpOptions};
 
 /// Something is wanted.
 #[derive(Debug)]
@@ -56,6 +57,40 @@ pub enum Output {
     },
     /// Give an open connection, with what was read from it so far, to the control plane.
     HandOver(Handover),
+    /// Open a UDP socket; receiving is armed at once.
+    OpenUdp {
+        /// Comes back in [`crate::Input::UdpOpened`].
+        token: u64,
+        /// Where to; port 0: any.
+        bind: SocketAddr,
+        /// How.
+        options: UdpOptions,
+    },
+    /// Datagrams will often go to this peer (or group): the driver may give it a connected socket at the same local
+    /// address, which spares the kernel the search for a route and brings [`crate::Input::Unreachable`]. Nothing else
+    /// changes: the machine goes on to name socket and address. Beyond the driver's limit, or where the kernel
+    /// refuses, it has no effect but a counter. Carried out before the datagrams of its batch.
+    ConnectUdp {
+        /// The socket.
+        udp: Udp,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// Undo a [`Output::ConnectUdp`], if it had an effect. What has arrived on the connected socket and was not told
+    /// yet is lost.
+    DisconnectUdp {
+        /// The socket.
+        udp: Udp,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// Offer a datagram, or a run of them, to the kernel.
+    Datagram(Datagram),
+    /// Close a UDP socket and those of its connected peers. No input names it afterwards.
+    CloseUdp {
+        /// Which.
+        udp: Udp,
+    },
 }
 
 /// A connection that the data plane does not serve itself.

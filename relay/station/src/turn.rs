@@ -535,6 +535,11 @@ impl Machine for Station {
             },
             Input::Woken => self.take_orders(now),
             Input::AcceptStalled { .. } => self.counters().accept_stalls.up(),
+            // Nothing here asks for datagrams.
+            Input::UdpOpened { .. }
+            | Input::Datagram { .. }
+            | Input::Unreachable { .. }
+            | Input::Posted { .. } => {}
         }
     }
 

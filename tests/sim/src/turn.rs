@@ -460,6 +460,20 @@ impl World {
                 );
                 self.abandon(seat.wire, seat.end);
             }
+            Output::OpenUdp { token, .. } => {
+                let none =
+                    std::io::Error::new(std::io::ErrorKind::Unsupported, "this world has no datagrams");
+                let (now_ns, result) = (self.now_ns, Err(none));
+                self.handle(node, worker, now_ns, Input::UdpOpened { token, result });
+            }
+            Output::Datagram(_)
+            | Output::ConnectUdp { .. }
+            | Output::DisconnectUdp { .. }
+            | Output::CloseUdp { .. } => {
+                self.wrong(format!(
+                    "node {node} worker {worker}: uses a UDP socket that was never opened"
+                ));
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use socket2::SockRef;
 
 use crate::setup::Setup;
 use crate::shore::{Event, Offer, Piece, Shore};
+use crate::udp::Laid;
 use post::Posts;
 
 /// Bytes read from a connection in a turn.
@@ -37,7 +38,8 @@ const EVENTS: usize = 1024;
 const SPECIAL: usize = 1 << 60;
 const BELL: Token = Token(SPECIAL);
 const ANSWER: Token = Token(SPECIAL + 1);
-const LISTENERS: usize = SPECIAL + 2;
+const MAIL: Token = Token(SPECIAL + 2);
+const LISTENERS: usize = SPECIAL + 3;
 
 /// See the module.
 pub(crate) struct Epoll {
@@ -106,6 +108,7 @@ impl Epoll {
         match what.token() {
             BELL => self.told.push_back(Event::Bell),
             ANSWER => self.told.push_back(Event::Answer),
+            MAIL => self.told.push_back(Event::Mail),
             Token(i) if i >= LISTENERS => self.listeners[i - LISTENERS].ready = true,
             Token(packed) => self.note_conn(unpack(packed), what),
         }
@@ -282,6 +285,17 @@ impl Shore for Epoll {
             };
         }
         Ok(())
+    }
+
+    fn post(&mut self, letters: &mut Laid<'_>, results: &mut [i32]) -> io::Result<()> {
+        letters.send(results);
+        Ok(())
+    }
+
+    fn watch_mail(&mut self, arrivals: BorrowedFd<'_>) -> io::Result<()> {
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&arrivals.as_raw_fd()), MAIL, Interest::READABLE)
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

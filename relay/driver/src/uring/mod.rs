@@ -11,6 +11,7 @@ mod buffers;
 pub(crate) mod faults;
 mod halves;
 mod ops;
+mod post;
 mod ring;
 pub(crate) mod setup;
 mod told;
@@ -28,6 +29,7 @@ use relay_seam::Conn;
 use crate::setup::Setup;
 use crate::shore::{Event, Offer, Piece, Shore};
 use crate::stats::SharedStats;
+use crate::udp::Laid;
 use berth::Berth;
 use buffers::Buffers;
 use halves::Halves;
@@ -49,6 +51,7 @@ pub(crate) struct Uring {
     graves: Vec<OwnedFd>,
     bell: Bell,
     answers: RawFd,
+    mail: RawFd,
     stats: Arc<SharedStats>,
 }
 
@@ -78,6 +81,7 @@ impl Uring {
             graves: Vec::new(),
             bell: setup.bell.clone(),
             answers: answers.as_raw_fd(),
+            mail: -1,
             stats: Arc::clone(&setup.stats),
         };
         shore
@@ -233,6 +237,15 @@ impl Shore for Uring {
         }
         self.ring
             .collect(batch.len(), |index, result| results[index] = result)
+    }
+
+    fn post(&mut self, letters: &mut Laid<'_>, results: &mut [i32]) -> io::Result<()> {
+        self.post_letters(letters, results)
+    }
+
+    fn watch_mail(&mut self, arrivals: BorrowedFd<'_>) -> io::Result<()> {
+        self.mail = arrivals.as_raw_fd();
+        self.ring.push(&Plain::watch(self.mail, Kind::Mail))
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Bell,
     /// Multishot poll of the resolver.
     Answer,
+    /// Multishot poll of the epoll of UDP sockets.
+    Mail,
     /// One send of a batch; the slot is its index.
     Send,
     /// A cancellation of the receive of this connection.
@@ -34,13 +36,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Accept,
         Self::Recv,
         Self::Room,
         Self::Halves,
         Self::Bell,
         Self::Answer,
+        Self::Mail,
         Self::Send,
         Self::CancelRecv,
         Self::Cancel,
@@ -137,6 +140,14 @@ pub(super) fn send(fd: RawFd, bytes: &[u8], index: usize) -> Entry {
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len)
         .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(Tag::indexed(Kind::Send, index).pack())
+}
+
+/// A message to send; it names its header and what that points to, which must stay until its completion.
+pub(super) fn send_message(fd: RawFd, message: &libc::msghdr, index: usize) -> Entry {
+    opcode::SendMsg::new(types::Fd(fd), message)
+        .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
         .build()
         .user_data(Tag::indexed(Kind::Send, index).pack())
 }

@@ -20,6 +20,7 @@ impl Uring {
             Kind::Room => Ok(self.polled(conn, done.result)),
             Kind::Bell => self.watched(done).map(|()| Some(Event::Bell)),
             Kind::Answer => self.watched(done).map(|()| Some(Event::Answer)),
+            Kind::Mail => self.watched(done).map(|()| Some(Event::Mail)),
             Kind::Halves => {
                 self.hear_halves();
                 self.watched(done).map(|()| None)
@@ -37,6 +38,7 @@ impl Uring {
         let fd = match done.tag.kind {
             Kind::Bell => self.bell.as_raw_fd(),
             Kind::Halves => self.halves.fd(),
+            Kind::Mail => self.mail,
             _ => self.answers,
         };
         self.ring.push(&Plain::watch(fd, done.tag.kind))
