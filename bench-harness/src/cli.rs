@@ -62,6 +62,7 @@ enum Command {
     Compare(CompareArgs),
     Join(JoinArgs),
     Fanout(loads::FanoutArgs),
+    Scale(loads::ScaleArgs),
     Latency(loads::LatencyArgs),
     Churn(loads::ChurnArgs),
     Soak(loads::SoakArgs),
@@ -364,7 +365,7 @@ struct FloorServerArgs {
 #[derive(Args)]
 struct LaunchArgs {
     #[arg(long)]
-    cpu: Option<usize>,
+    cpu: Vec<usize>,
     #[arg(long)]
     user: Option<String>,
     #[arg(long)]
@@ -389,7 +390,7 @@ fn per_second(text: &str) -> Result<u32, String> {
 pub fn run(cli: Cli) -> Result<(), Error> {
     if let Command::Launch(args) = &cli.command {
         return Err(launch::become_program(
-            args.cpu,
+            &args.cpu,
             args.user.as_deref(),
             args.parent,
             &args.command,
@@ -403,6 +404,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Compare(args) => run_compare(args, &stop),
         Command::Join(args) => run_join(args, &stop),
         Command::Fanout(args) => loads::fanout(args, &stop),
+        Command::Scale(args) => loads::scale(args, &stop),
         Command::Latency(args) => loads::latency(args, &stop),
         Command::Churn(args) => loads::churn(args, &stop),
         Command::Soak(args) => loads::soak(args, &stop),
@@ -536,6 +538,7 @@ impl LoadArgs {
             workers: self.workers.into(),
             cpu_server: self.cpu_server.or(default(0).filter(|_| self.workers == 1)),
             cpu_crowd: self.cpu_crowd.or(default(1)),
+            crowd_cpus: None,
         };
         let missing = [load.cpu_server, load.cpu_crowd]
             .into_iter()

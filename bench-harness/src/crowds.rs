@@ -42,7 +42,10 @@ fn shares(count: usize, most: usize) -> Vec<usize> {
 
 /// Starts as many processes as the crowd needs. The first has the listeners that check, and those that never read.
 pub(crate) fn start(url: &Url, directory: &Path, load: &Load) -> Result<Vec<Heard>, Error> {
-    let parts = shares(load.listeners, share_max());
+    let most = load
+        .crowd_cpus
+        .map_or(usize::MAX, |(_, many)| load.listeners.div_ceil(many.max(1)));
+    let parts = shares(load.listeners, share_max().min(most.max(1)));
     let warm_up = match url.is_rtmp() {
         true => load.warm_up_seconds.max(RTMP_WARM_UP),
         false => load.warm_up_seconds,
@@ -67,7 +70,7 @@ pub(crate) fn start(url: &Url, directory: &Path, load: &Load) -> Result<Vec<Hear
             .flag("--latency-sample", sample)
             .flag("--stall", stall)
             .arg("--events")
-            .cpu(load.cpu_crowd);
+            .cpu(load.cpu_of_part(part));
         let launch = if alone {
             launch
         } else {

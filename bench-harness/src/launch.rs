@@ -9,9 +9,10 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, getppid, setgid, setgroups, setuid};
@@ -20,6 +21,9 @@ use crate::error::{Doing, Error};
 
 /// How long a child may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The processors that we might use before we were first pinned: those of a child that is not.
+static UNPINNED: OnceLock<Vec<usize>> = OnceLock::new();
 
 /// A program to start, and under which conditions.
 pub(crate) struct Launch {
@@ -77,7 +81,8 @@ impl Launch {
             .arg("launch")
             .arg("--parent")
             .arg(std::process::id().to_string());
-        if let Some(cpu) = self.cpu {
+        let unpinned = UNPINNED.get().cloned().unwrap_or_default();
+        for cpu in self.cpu.map_or(unpinned, |cpu| vec![cpu]) {
             command.arg("--cpu").arg(cpu.to_string());
         }
         if let Some(user) = &self.user {
@@ -165,13 +170,8 @@ impl Drop for Guard {
 }
 
 /// What `launch` does in the child. Returns only on failure.
-pub(crate) fn become_program(
-    cpu: Option<usize>,
-    user: Option<&str>,
-    parent: i32,
-    command: &[OsString],
-) -> Error {
-    match prepare(cpu, user, parent) {
+pub(crate) fn become_program(cpus: &[usize], user: Option<&str>, parent: i32, command: &[OsString]) -> Error {
+    match prepare(cpus, user, parent) {
         Err(error) => error,
         Ok(()) => {
             let Some((program, args)) = command.split_first() else {
@@ -186,9 +186,9 @@ pub(crate) fn become_program(
     }
 }
 
-fn prepare(cpu: Option<usize>, user: Option<&str>, parent: i32) -> Result<(), Error> {
-    if let Some(cpu) = cpu {
-        pin(cpu)?;
+fn prepare(cpus: &[usize], user: Option<&str>, parent: i32) -> Result<(), Error> {
+    if !cpus.is_empty() {
+        keep_to(cpus)?;
     }
     if let Some(name) = user {
         let user = User::from_name(name).doing(|| format!("cannot look up user {name}"))?;
@@ -206,10 +206,30 @@ fn prepare(cpu: Option<usize>, user: Option<&str>, parent: i32) -> Result<(), Er
     }
 }
 
-/// Binds the calling thread, and what it starts, to one processor.
+/// Binds the calling thread to one processor; what it starts is bound only where that is asked for.
 pub(crate) fn pin(cpu: usize) -> Result<(), Error> {
+    UNPINNED.get_or_init(allowed);
+    keep_to(&[cpu])
+}
+
+/// Undoes [`pin`].
+pub(crate) fn unpin() -> Result<(), Error> {
+    UNPINNED.get().map_or(Ok(()), |cpus| keep_to(cpus))
+}
+
+fn allowed() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect()
+}
+
+fn keep_to(cpus: &[usize]) -> Result<(), Error> {
     let mut set = CpuSet::new();
-    set.set(cpu)
+    cpus.iter()
+        .try_for_each(|cpu| set.set(*cpu))
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .map_err(|error| Error::Failed(format!("cannot pin to processor {cpu}: {error}")))
+        .map_err(|error| Error::Failed(format!("cannot pin to processor {cpus:?}: {error}")))
 }

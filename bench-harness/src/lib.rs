@@ -9,6 +9,7 @@ pub mod cli;
 pub mod error;
 pub mod stamp;
 pub mod ts;
+mod workers;
 
 mod capacity;
 mod churn;
@@ -32,6 +33,7 @@ mod report;
 mod report_page;
 mod report_plan;
 mod rtmp;
+mod scale;
 mod servers;
 mod sink;
 mod soak;

@@ -19,6 +19,7 @@ use crate::launch::{Guard, Launch};
 use crate::procfs;
 use crate::servers::{PASSWORD_ENV, Server, Setup, Target, USER, explain};
 use crate::stop::Stop;
+use crate::workers::{Look, Worker};
 
 /// The source runs alone for this long, so that the server has something to give.
 const HEAD_START: Duration = Duration::from_millis(500);
@@ -51,6 +52,16 @@ pub(crate) struct Load {
     pub(crate) workers: usize,
     pub(crate) cpu_server: Option<usize>,
     pub(crate) cpu_crowd: Option<usize>,
+    /// The crowd is as many processes as these processors, each on one: the first, and how many.
+    pub(crate) crowd_cpus: Option<(usize, usize)>,
+}
+
+impl Load {
+    /// The processor of one process of the crowd.
+    pub(crate) fn cpu_of_part(&self, part: usize) -> Option<usize> {
+        let spread = self.crowd_cpus.map(|(first, many)| first + part % many.max(1));
+        spread.or(self.cpu_crowd)
+    }
 }
 
 /// The numbers that are compared. Means and maxima are over one window, or medians over runs.
@@ -122,6 +133,8 @@ pub(crate) struct Row {
     pub(crate) churn: Option<churn::Report>,
     /// About one each second of the window.
     pub(crate) samples: Vec<Sample>,
+    /// What each worker of a relay did in the window.
+    pub(crate) workers: Vec<Worker>,
 }
 
 /// Measures one server; a failure of the server becomes the row's error, an interruption is ours.
@@ -138,6 +151,7 @@ pub(crate) fn row(target: &Target, setup: &Setup<'_>, load: &Load, stop: &Stop) 
             crowd: None,
             churn: None,
             samples: Vec::new(),
+            workers: Vec::new(),
         }),
     }
 }
@@ -223,6 +237,7 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
     let churners = churners(server, directory, load)?;
     let (gauge, start) = (Gauge::of(server), Instant::now());
     let mut samples = vec![gauge.read(start)];
+    let look = Look::at(server);
     let (mut sockets, mut due) = (0, SAMPLE);
     crowds[0].expect(Duration::from_secs(load.seconds) + MARGIN, stop, |event| {
         sockets = sockets.max(procfs::tcp_memory_kib());
@@ -233,6 +248,7 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
         }
         ended.then_some(())
     })?;
+    let workers = look.until(&Look::at(server));
     server.must_run()?;
     let churn = churners.map(|churners| await_churn(churners, stop)).transpose()?;
     let report = crowds::join(crowds, MARGIN, stop)?;
@@ -262,6 +278,7 @@ fn with_crowd(server: &mut Server, directory: &Path, load: &Load, stop: &Stop) -
         crowd: Some(report),
         churn,
         samples,
+        workers,
     })
 }
 

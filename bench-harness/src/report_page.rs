@@ -111,6 +111,32 @@ pub(crate) fn findings(parts: &[Done]) -> Vec<Finding> {
             );
         }
     }
+    for step in of("workers")
+        .map(|result| list(result, "/steps"))
+        .unwrap_or_default()
+    {
+        let figure = |path| num(step, path).unwrap_or(f64::NAN);
+        let (workers, ratio) = (figure("/workers"), 1.0 / figure("/efficiency"));
+        if workers > 1.0 {
+            let apart = step.get("apart").and_then(Value::as_bool).unwrap_or_default();
+            let bound = if apart {
+                ""
+            } else {
+                ", the crowd on their processors"
+            };
+            let text = format!(
+                "{}; {} times one{bound}",
+                short(ratio),
+                short(figure("/times_one"))
+            );
+            add(
+                format!("CPU per byte of {workers} workers over one alone"),
+                "≤ 1.10",
+                text,
+                ratio <= 1.1,
+            );
+        }
+    }
     for cell in of("big").map(|result| list(result, "/cells")).unwrap_or_default() {
         let Some(n) = numbers(cell, "relay") else { continue };
         let figure = |path| num(n, path).unwrap_or(f64::NAN);
@@ -361,7 +387,7 @@ fn plots(part: &Done) -> Vec<(String, String)> {
     let result = &part.result;
     match part.key {
         "fanout" => sweep(result, "/load/interval_ms", "ms"),
-        "icecast" | "big" | "delay" | "workers" => sweep(result, "/load/listeners", "listeners"),
+        "icecast" | "big" | "delay" => sweep(result, "/load/listeners", "listeners"),
         "latency" => vec![chain(result)],
         "join" => vec![join(result)],
         "churn" => vec![churn(result)],
@@ -370,6 +396,7 @@ fn plots(part: &Done) -> Vec<(String, String)> {
             memory_curve(result),
         ],
         "soak" => soak(result),
+        "workers" => vec![workers(result)],
         "udp" | "multicast" | "tcp" => vec![sink(result)],
         _ => Vec::new(),
     }
@@ -533,6 +560,27 @@ fn soak(result: &Value) -> Vec<(String, String)> {
             draw("open files", "", over("/files", 1.0)),
         ),
     ]
+}
+
+fn workers(result: &Value) -> (String, String) {
+    let steps = list(result, "/steps");
+    let of = |path: &str| steps.iter().map(|step| num(step, path)).collect();
+    let bars = Bars {
+        unit: "s/GB",
+        labels: steps
+            .iter()
+            .map(|step| format!("{} workers", num(step, "/workers").unwrap_or_default()))
+            .collect(),
+        series: vec![
+            ("cheapest".into(), of("/cpu_s_per_gb_least")),
+            ("all".into(), of("/cpu_s_per_gb")),
+            ("dearest".into(), of("/cpu_s_per_gb_most")),
+        ],
+    };
+    (
+        "CPU-seconds of a worker per GB it told; level is sharing nothing".into(),
+        bars.draw(),
+    )
 }
 
 fn sink(result: &Value) -> (String, String) {

@@ -185,12 +185,13 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         ),
         part(
             "workers",
-            "Two workers",
-            "The same load on one worker (above, at 100 ms) and on two, which may use all processors: the crowd needs \
-             one of them too.",
+            "Two workers against one",
+            "CPU time of a worker's own thread over the bytes it told: alone, and beside others with as many listeners \
+             each. Crowd and source are not in it; where they have no processor of their own they bound the Gb/s, not \
+             the cost.",
             format!(
-                "fanout --against floor --listeners {listeners} --kbps {kbps} --intervals 100 --workers 2 --seconds \
-                 {seconds} --runs {runs} {load}"
+                "scale --listeners {} --kbps {kbps} --interval-ms 40 --seconds {seconds} --runs {runs} {load}",
+                listeners.div_ceil(2)
             ),
         ),
         part(

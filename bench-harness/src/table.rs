@@ -187,6 +187,7 @@ fn median_row(rows: Vec<&Row>) -> Row {
         crowd: None,
         churn: None,
         samples: Vec::new(),
+        workers: Vec::new(),
     }
 }
 
@@ -243,6 +244,7 @@ mod tests {
             crowd: None,
             churn: None,
             samples: Vec::new(),
+            workers: Vec::new(),
         }
     }
 
@@ -269,6 +271,7 @@ mod tests {
             crowd: None,
             churn: None,
             samples: Vec::new(),
+            workers: Vec::new(),
         };
         let medians = medians(&[vec![broken]]);
         assert!(medians[0].numbers.is_none() && medians[0].error.as_deref() == Some("no"));

@@ -17,6 +17,7 @@ use crate::latency::{self, Hop};
 use crate::measure::Load;
 use crate::procfs::raise_file_limit;
 use crate::progress::{self, say};
+use crate::scale;
 use crate::servers::{Kind, Running, Target};
 use crate::soak;
 use crate::stop::Stop;
@@ -170,6 +171,52 @@ pub(super) fn fanout(args: FanoutArgs, stop: &Stop) -> Result<(), Error> {
     say(sweep.text());
     write_json(args.load.json.as_deref(), &sweep)?;
     complete(sweep.is_complete())
+}
+
+/// What a byte costs a worker alone, and as others work beside it: 1, 2, 4, … workers, each with as many listeners
+///
+/// Cost is the CPU time of the workers' threads over the bytes they told: the crowd is not in it. It has processors of
+/// its own as long as there are more than workers.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bench-harness scale --listeners 500 --kbps 2000 --interval-ms 40 --seconds 10 --runs 3 --json scale.json
+  bench-harness scale --counts 1,2 --mio")]
+pub(super) struct ScaleArgs {
+    /// Listeners of each worker
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=i64::from(CROWD_MAX)))]
+    listeners: u32,
+    /// Numbers of workers [default: 1, 2, 4, … and as many as there are processors]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=64))]
+    counts: Vec<u16>,
+    /// The relay on epoll instead of io_uring
+    #[arg(long)]
+    mio: bool,
+    /// Repeat everything so often, and print medians
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    #[command(flatten)]
+    relay: RelayArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+pub(super) fn scale(args: ScaleArgs, stop: &Stop) -> Result<(), Error> {
+    let kind = if args.mio { Kind::RelayMio } else { Kind::Relay };
+    let bar = progress::steps(0);
+    let plan = scale::Plan {
+        base: compare::Plan {
+            targets: vec![Target::Ours(kind)],
+            runs: args.runs,
+            relay: args.relay.path()?,
+            load: args.load.load(args.listeners)?,
+        },
+        counts: args.counts.into_iter().map(usize::from).collect(),
+    };
+    let scaling = scale::run(plan, &bar, stop)?;
+    bar.finish_and_clear();
+    println!("{}", scaling.text());
+    write_json(args.load.json.as_deref(), &scaling)?;
+    complete(scaling.is_complete())
 }
 
 fn complete(complete: bool) -> Result<(), Error> {

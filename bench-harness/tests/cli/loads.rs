@@ -109,6 +109,27 @@ fn a_process_that_is_not_there_is_a_clear_row_too() {
     );
 }
 
+/// A relay that ends at once: nothing is measured, and nothing is made up.
+#[test]
+fn workers_that_do_not_run_have_no_cost() {
+    let (code, report, stderr) = short(&[
+        "scale",
+        "--counts",
+        "1",
+        "--listeners",
+        "2",
+        "--relay",
+        "/bin/false",
+    ]);
+    assert_eq!(code, 1, "{stderr}");
+    assert_eq!(report["steps"].as_array().unwrap().len(), 0, "{report}");
+    let row = &report["runs"][0][0]["runs"][0][0];
+    assert!(
+        row["error"].as_str().unwrap().contains("ended by itself"),
+        "{row}"
+    );
+}
+
 #[test]
 fn those_who_come_and_go_are_counted() {
     let own = named(&[Manner::Good]);

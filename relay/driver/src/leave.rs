@@ -14,6 +14,7 @@ use relay_seam::{Closing, Conn, Handover, Machine, Now};
 
 use crate::clock;
 use crate::seat::{Phase, Seat};
+use crate::share::Share;
 use crate::shore::Shore;
 use crate::sockopt;
 use crate::wheel::Wheel;
@@ -144,7 +145,8 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
     pub(crate) fn say_farewell(&mut self) -> io::Result<()> {
         self.door.shut();
         // From here on nobody is passed to us.
-        self.share = None;
+        let waited = self.share.take().map_or(0, Share::leave);
+        self.stats.passes_lost.add(waited);
         self.calls.forget_all();
         self.mail.shut();
         let goes = |seat: &Seat| matches!(seat.phase, Phase::Open | Phase::Connecting(_));

@@ -101,10 +101,16 @@ impl Share {
     pub(crate) fn has_waiting(&self) -> bool {
         !self.mates[self.me].passed.is_empty()
     }
+
+    /// Takes nobody any more, and closes those that have been passed on and not taken over; how many these were. What
+    /// is passed in this very moment is closed with the last of the crew.
+    pub(crate) fn leave(self) -> u64 {
+        self.mates[self.me].gone.store(true, Ordering::Release);
+        std::iter::from_fn(|| self.take()).count() as u64
+    }
 }
 
-/// Whoever goes takes nobody any more, and closes those that have been passed on and not taken over. What is passed in
-/// this very moment is closed with the last of the crew.
+/// A worker that breaks takes nobody any more either.
 impl Drop for Share {
     fn drop(&mut self) {
         self.mates[self.me].gone.store(true, Ordering::Release);
@@ -184,7 +190,7 @@ mod tests {
         crew[0].say(100);
         let (fd, mut theirs) = newcomer();
         assert!(matches!(crew[0].place(fd), Newcomer::Passed));
-        drop(crew.pop());
+        assert_eq!(crew.pop().map(Share::leave), Some(1));
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "closed");
         assert!(!is_passed(&crew[0]));
     }

@@ -74,6 +74,8 @@ counters! {
     connections_taken,
     /// Connections kept although another worker held clearly fewer, because too many waited there already.
     passes_full,
+    /// Connections passed here and closed, because the machine had finished.
+    passes_lost,
     /// Accepted connections that were gone before they could be asked who they are.
     accepts_lost,
     /// Times the kernel refused to accept for want of descriptors or memory.
