@@ -3,15 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam::utils::CachePadded;
+use crate::parking::Parking;
 
 /// Wakes a parked driver. Cheap while the driver is awake: one fence and one load, no system call.
 ///
 /// The sleeper [`Bell::park`]s, looks once more at everything that could have changed, and only then sleeps on the
 /// descriptor. A ringer changes what it wants to change, then [`Bell::ring`]s. Both sides fence between their two
-/// steps, so at least one of them sees the other: no wake-up is lost.
+/// steps, so at least one of them sees the other: no wake-up is lost ([`crate::Parking`]).
 #[derive(Clone, Debug)]
 pub struct Bell {
     inner: Arc<Inner>,
@@ -19,7 +18,7 @@ pub struct Bell {
 
 #[derive(Debug)]
 struct Inner {
-    parked: CachePadded<AtomicBool>,
+    parking: Parking,
     fd: OwnedFd,
 }
 
@@ -34,7 +33,7 @@ impl Bell {
         let fd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         Ok(Self {
             inner: Arc::new(Inner {
-                parked: CachePadded::new(AtomicBool::new(false)),
+                parking: Parking::new(),
                 fd: fd.into(),
             }),
         })
@@ -42,8 +41,7 @@ impl Bell {
 
     /// Wakes the sleeper if it is parked.
     pub fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.inner.parked.load(Ordering::Relaxed) && self.inner.parked.swap(false, Ordering::AcqRel) {
+        if self.inner.parking.rouse() {
             // A full counter (EAGAIN) means that the sleeper has been told already.
             let _ = nix::unistd::write(&self.inner.fd, &1u64.to_ne_bytes());
         }
@@ -51,13 +49,12 @@ impl Bell {
 
     /// The sleeper is about to sleep; it must look at its inputs once more after this, before it does.
     pub fn park(&self) {
-        self.inner.parked.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.inner.parking.park();
     }
 
     /// The sleeper is awake: until the next [`Bell::park`], ringing costs nothing.
     pub fn unpark(&self) {
-        self.inner.parked.store(false, Ordering::Release);
+        self.inner.parking.unpark();
     }
 
     /// Takes the pending ring off the descriptor, so that it is not readable any more.

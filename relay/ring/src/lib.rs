@@ -23,6 +23,7 @@ mod hold;
 mod index;
 mod mailbox;
 mod memory;
+mod parking;
 mod ring;
 
 pub use bell::Bell;
@@ -30,4 +31,5 @@ pub use gate::{Gate, Lapped, SEGMENTS, UNPINNED};
 pub use hold::Holder;
 pub use index::{ChunkInfo, Index, NO_JOIN};
 pub use mailbox::Mailbox;
+pub use parking::Parking;
 pub use ring::{Reader, Ring, Writer};
