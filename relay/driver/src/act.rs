@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use relay_ring::Reader;
 use relay_seam::{Conn, Input, Machine, Output, Payload, Sent};
 
 use crate::clock;
@@ -13,6 +14,24 @@ use crate::wheel::Wheel;
 
 /// Outputs carried out together; their sends go to the kernel in one call.
 const BATCH: usize = 256;
+
+/// Where a batch of sends is laid out: kept from batch to batch, so that sending allocates nothing.
+#[derive(Default)]
+pub(crate) struct Desk {
+    whom: Vec<(Conn, usize)>,
+    results: Vec<i32>,
+    offers: Vec<Offer<'static>>,
+}
+
+/// An empty vector in the memory of another, for offers that live as long as the next batch.
+fn emptied<'b>(mut offers: Vec<Offer<'_>>) -> Vec<Offer<'b>> {
+    offers.clear();
+    // Collected in place: the memory is reused, and there is nothing to convert.
+    offers
+        .into_iter()
+        .map(|_| -> Offer<'b> { unreachable!("it is empty") })
+        .collect()
+}
 
 /// What became of a send.
 enum Verdict {
@@ -104,8 +123,15 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
 
     /// Offers all sends of a batch, then says what became of each.
     fn send_all(&mut self, batch: &[Output]) -> io::Result<()> {
-        let mut whom: Vec<(Conn, usize)> = Vec::new();
-        let mut offers: Vec<Offer<'_>> = Vec::new();
+        let mut desk = std::mem::take(&mut self.desk);
+        let sent = self.send_by(&mut desk, batch);
+        self.desk = desk;
+        sent
+    }
+
+    fn send_by(&mut self, desk: &mut Desk, batch: &[Output]) -> io::Result<()> {
+        desk.whom.clear();
+        let mut offers = emptied(std::mem::take(&mut desk.offers));
         for output in batch {
             let Output::Send { conn, payload } = output else {
                 continue;
@@ -117,25 +143,33 @@ impl<S: Shore, M: Machine + ?Sized> Wheel<'_, S, M> {
                 .filter(|seat| matches!(seat.phase, Phase::Open))
             {
                 offers.push(Offer {
-                    index: whom.len(),
+                    index: desk.whom.len(),
+                    conn: *conn,
                     fd: seat.fd.as_raw_fd(),
                     bytes,
+                    from: from_where(&*self.machine, payload),
                 });
             }
-            whom.push((*conn, bytes.len()));
+            desk.whom.push((*conn, bytes.len()));
         }
-        if whom.is_empty() {
+        if !desk.whom.is_empty() {
+            desk.results.clear();
+            desk.results.resize(desk.whom.len(), -libc::ENOTCONN);
+            // The offers borrow the machine: until the shore returns, nothing can change it. This is what keeps the
+            // ring's memory pinned while the kernel reads it.
+            self.shore.send(&offers, &mut desk.results)?;
+        }
+        desk.offers = emptied(offers);
+        self.tell_results(desk)
+    }
+
+    fn tell_results(&mut self, desk: &Desk) -> io::Result<()> {
+        if desk.whom.is_empty() {
             return Ok(());
         }
-        let mut results = vec![-libc::ENOTCONN; whom.len()];
-        // The offers borrow the machine: until the shore returns, nothing can change it. This is what keeps the
-        // ring's memory pinned while the kernel reads it.
-        self.shore.send(&offers, &mut results)?;
-        drop(offers);
         self.now = clock::now();
-        whom.into_iter()
-            .zip(results)
-            .try_for_each(|((conn, len), result)| self.sent(conn, len, result))
+        let mut results = desk.whom.iter().zip(&desk.results);
+        results.try_for_each(|((conn, len), result)| self.sent(*conn, *len, *result))
     }
 
     fn sent(&mut self, conn: Conn, len: usize, result: i32) -> io::Result<()> {
@@ -195,6 +229,12 @@ pub(crate) fn bytes_of<'a, M: Machine + ?Sized>(machine: &'a M, payload: &'a Pay
     }
 }
 
+/// The reader and the position of a stretch of a ring.
+fn from_where<'a, M: Machine + ?Sized>(machine: &'a M, payload: &Payload) -> Option<(&'a Reader, u64)> {
+    let Payload::Span(span) = payload else { return None };
+    Some((machine.reader(*span)?, span.at))
+}
+
 /// `result` is what the kernel said: bytes taken, or `-errno`.
 fn verdict(len: usize, result: i32) -> Verdict {
     match u32::try_from(result) {
@@ -212,6 +252,14 @@ fn verdict(len: usize, result: i32) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emptied_vector_keeps_its_memory() {
+        let offers: Vec<Offer<'_>> = Vec::with_capacity(BATCH);
+        let at = offers.as_ptr() as usize;
+        let again: Vec<Offer<'static>> = emptied(offers);
+        assert_eq!((again.as_ptr() as usize, again.capacity()), (at, BATCH));
+    }
 
     #[test]
     fn the_kernels_answers_are_understood() {

@@ -5,6 +5,7 @@
 
 mod closing;
 mod flow;
+mod holding;
 mod limits;
 mod opening;
 mod passing;
@@ -148,6 +149,16 @@ fn pattern(len: usize) -> Arc<[u8]> {
         .collect()
 }
 
+/// Stops the driver even when the test's own side panics.
+struct Curtain(Bell, Arc<AtomicBool>);
+
+impl Drop for Curtain {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.ring();
+    }
+}
+
 /// A driver under test, before it runs.
 struct Stage {
     backend: Backend,
@@ -184,14 +195,6 @@ impl Stage {
         F: FnMut(&mut Desk, Now, Option<Input<'_>>) + Send,
         W: FnOnce(SocketAddr),
     {
-        /// Stops the driver even when the test's own side panics.
-        struct Curtain(Bell, Arc<AtomicBool>);
-        impl Drop for Curtain {
-            fn drop(&mut self) {
-                self.1.store(true, Ordering::SeqCst);
-                self.0.ring();
-            }
-        }
         let bell = self.setup.bell.clone();
         let desk = Desk {
             out: VecDeque::new(),

@@ -46,10 +46,11 @@ use wheel::Wheel;
 pub use crew::Crew;
 pub use listen::bind;
 pub use probe::{Probe, Tier, probe};
-pub use setup::{HandoverFn, Setup};
+pub use setup::{HandoverFn, Setup, ZeroCopy};
 pub use share::Share;
 pub use stats::{SharedStats, Stats};
 pub use steer::{STEERED_MAX, steer_by_cpu};
+pub use uring::depot::Depot;
 
 /// Which kernel interface a driver uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

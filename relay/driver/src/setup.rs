@@ -7,10 +7,23 @@ use relay_ring::Bell;
 
 use crate::share::Share;
 use crate::stats::SharedStats;
+use crate::uring::depot::Depot;
 
 /// Takes over an open connection, nonblocking, with the bytes that were read from it so far.
 /// Called on the driver's thread: it must not wait.
 pub type HandoverFn = Box<dyn FnMut(TcpStream, Vec<u8>) + Send>;
+
+/// When to send from registered memory without a copy. Where there is no io_uring, never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Never.
+    Off,
+    /// On those ways out on which the kernel reports that nothing is copied; each is probed with single sends.
+    #[default]
+    Auto,
+    /// Always, whatever the kernel reports: to measure, and to test.
+    Always,
+}
 
 /// What a driver is given at its start; [`Setup::new`] has the defaults.
 pub struct Setup {
@@ -40,6 +53,10 @@ pub struct Setup {
     pub max_udp_peers: u32,
     /// Longest datagram that is received, in bytes; a longer one is dropped with a counter. Default 9,216.
     pub max_datagram_bytes: u32,
+    /// Whether to send from registered memory without a copy (io_uring, Linux 6.12). Default [`ZeroCopy::Auto`].
+    pub zero_copy: ZeroCopy,
+    /// Where rings are registered for that: one for all workers of a process. Default its own.
+    pub depot: Arc<Depot>,
     /// Where the driver counts; other threads may read it at any time.
     pub stats: Arc<SharedStats>,
 }
@@ -61,6 +78,8 @@ impl Setup {
             max_udp_sockets: 256,
             max_udp_peers: 4096,
             max_datagram_bytes: 9216,
+            zero_copy: ZeroCopy::Auto,
+            depot: Arc::default(),
             stats: Arc::default(),
         }
     }

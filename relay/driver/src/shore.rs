@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use relay_seam::Conn;
+use relay_ring::Reader;
+use relay_seam::{Conn, Now};
 
 use crate::udp::Laid;
 
@@ -30,7 +31,7 @@ pub(crate) trait Shore {
     /// Forgets a connection that is given away: after this the shore never touches its descriptor.
     fn let_go(&mut self, conn: Conn, fd: BorrowedFd<'_>) -> io::Result<()>;
     /// Offers each to the kernel without waiting; `results[offer.index]` is what became of it: bytes taken or
-    /// `-errno`. The kernel is done with the bytes when this returns.
+    /// `-errno`. The kernel is done with the bytes when this returns, or the shore has taken a hold of their ring.
     fn send(&mut self, batch: &[Offer<'_>], results: &mut [i32]) -> io::Result<()>;
     /// Offers each letter to the kernel without waiting; `results[i]` is what became of the `i`-th: bytes taken or
     /// `-errno`. The kernel is done with the bytes when this returns.
@@ -47,14 +48,21 @@ pub(crate) trait Shore {
     fn bytes(&self, piece: &Piece) -> &[u8];
     /// A piece is not needed any more. Not giving one back costs a receive buffer.
     fn give_back(&mut self, piece: Piece);
+    /// Called once a turn: lets go of what has not been used for a while.
+    fn tidy(&mut self, now: Now) {
+        let _ = now;
+    }
 }
 
 /// One send of a batch.
 pub(crate) struct Offer<'a> {
     /// Where its result goes.
     pub(crate) index: usize,
+    pub(crate) conn: Conn,
     pub(crate) fd: RawFd,
     pub(crate) bytes: &'a [u8],
+    /// Where in which ring the bytes lie, if they do.
+    pub(crate) from: Option<(&'a Reader, u64)>,
 }
 
 /// Received bytes in a shore's buffer. Not `Clone`: it is given back once.

@@ -1,7 +1,7 @@
 //! Socket options and questions, shared by both drivers.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -57,6 +57,14 @@ pub(crate) fn peer(fd: &impl AsFd) -> io::Result<SocketAddr> {
         ip if ip.is_ipv4() => Ok(SocketAddr::new(ip, addr.port())),
         _ => Ok(addr),
     }
+}
+
+/// The addresses of both ends; none where the connection is gone already, or has no IP addresses.
+pub(crate) fn ends(fd: &impl AsFd) -> Option<(IpAddr, IpAddr)> {
+    let socket = SockRef::from(fd);
+    let local = socket.local_addr().ok()?.as_socket()?;
+    let peer = socket.peer_addr().ok()?.as_socket()?;
+    Some((local.ip(), peer.ip()))
 }
 
 /// What an `errno` on an established connection means to a machine.

@@ -110,6 +110,16 @@ counters! {
     full_sends,
     /// Sends to connections that were broken or gone.
     gone_sends,
+    /// Sends offered to the kernel without a copy, from registered memory.
+    zero_copy_sends,
+    /// Bytes of them that the kernel has let go of again.
+    zero_copy_bytes,
+    /// Sends without a copy of which the kernel reported that it had copied after all.
+    zero_copy_copied,
+    /// Sends that copied because too much was held already, of their connection or of all.
+    zero_copy_capped,
+    /// Rings that the kernel refused to register: their sends copy.
+    zero_copy_refused,
     /// Connections that ended without the machine asking for it.
     closed_by_peer,
     /// Connections that the machine let go gracefully.

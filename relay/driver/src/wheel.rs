@@ -10,6 +10,7 @@ use std::time::Duration;
 use relay_ring::Bell;
 use relay_seam::{Input, Machine, Now, Output};
 
+use crate::act::Desk;
 use crate::calls::Calls;
 use crate::clock;
 use crate::door::Door;
@@ -41,6 +42,7 @@ pub(crate) struct Wheel<'m, S, M: ?Sized> {
     pub(crate) handover: HandoverFn,
     pub(crate) stats: Arc<SharedStats>,
     pub(crate) batch: Vec<Output>,
+    pub(crate) desk: Desk,
     pub(crate) bell: Bell,
 }
 
@@ -60,6 +62,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
             handover: setup.handover,
             stats: setup.stats,
             batch: Vec::new(),
+            desk: Desk::default(),
             bell: setup.bell,
         }
     }
@@ -142,6 +145,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
 
     /// What is due: accepts to retry, connects to give up, lingerers to cut short.
     fn keep_time(&mut self) -> io::Result<()> {
+        self.shore.tidy(self.now);
         self.retry_doors()?;
         self.expire_calls()?;
         self.expire_leavers()

@@ -35,7 +35,7 @@ impl Default for Config {
             max: 20_000,
             max_per_prefix: 256,
             burst: 64 * 1024,
-            turn_bytes: 64 * 1024,
+            turn_bytes: 128 * 1024,
             send_buffer: 128 * 1024,
             unsent: 32 * 1024,
             dead_after: Duration::from_secs(15),

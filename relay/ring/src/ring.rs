@@ -342,6 +342,11 @@ impl Reader {
         &self.ring
     }
 
+    /// The account of what goes to the kernel under this reader's pin. One for each reader.
+    pub fn holder(&self) -> Holder {
+        self.ring.holder(self.slot)
+    }
+
     /// The oldest position that may be sliced; [`UNPINNED`] when none may.
     pub fn pinned(&self) -> u64 {
         self.pinned

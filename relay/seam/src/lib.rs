@@ -56,6 +56,13 @@ pub trait Machine {
     /// When the span is not pinned: a driver that asks late has broken the contract.
     fn bytes(&self, span: Span) -> &[u8];
 
+    /// The reader behind a [`Span`], under the same conditions as [`Machine::bytes`]: a driver that can send from
+    /// registered memory takes a hold of it ([`relay_ring::Reader::holder`]) and tells nobody. `None` where the memory
+    /// is not a ring's.
+    fn reader(&self, span: Span) -> Option<&relay_ring::Reader> {
+        let _ = span;
+        None
+    }
     /// When the machine wants to be woken although nothing happened.
     fn deadline(&self) -> Option<Now>;
 

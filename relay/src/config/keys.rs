@@ -176,7 +176,7 @@ keys! {
         burst Text "limits-burst" "BYTES" = "64KiB"
             "A newcomer starts at the newest join point this far behind the head, so that players can \
              fill their buffers.";
-        turn_bytes Text "limits-turn-bytes" "BYTES" = "64KiB"
+        turn_bytes Text "limits-turn-bytes" "BYTES" = "128KiB"
             "The most that one listener is sent in one turn, so that one backlog does not hold up the \
              others.";
         dead_after Text "limits-dead-after" "TIME" = "15s"

@@ -46,6 +46,9 @@ pub(crate) struct Listener {
     cold: Box<Cold>,
 }
 
+/// A round visits all of them: one cache line each.
+const _: () = assert!(size_of::<Listener>() <= 64);
+
 /// What is cold: looked at when it comes, moves or goes.
 #[derive(Debug)]
 pub(crate) struct Cold {
@@ -495,6 +498,11 @@ impl Listeners {
         self.streams[span.ring as usize]
             .reader
             .bytes(span.at, span.len as usize)
+    }
+
+    /// Who reads the ring that a span lies in.
+    pub(crate) fn reader(&self, span: Span) -> Option<&Reader> {
+        Some(&self.streams.get(span.ring as usize)?.reader)
     }
 
     /// When the next round is due.

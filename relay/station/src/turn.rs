@@ -567,6 +567,10 @@ impl Machine for Station {
         self.listeners.bytes(span)
     }
 
+    fn reader(&self, span: Span) -> Option<&relay_ring::Reader> {
+        self.listeners.reader(span)
+    }
+
     fn deadline(&self) -> Option<Now> {
         Now::earliest(self.rest(), self.listeners.deadline())
     }

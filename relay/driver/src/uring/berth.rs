@@ -4,12 +4,18 @@ use std::os::fd::RawFd;
 
 use relay_seam::Conn;
 
+use super::route::RouteId;
+
 /// The operations of one connection.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Berth {
     pub(super) live: bool,
     pub(super) generation: u32,
     pub(super) fd: RawFd,
+    /// By which way its bytes leave.
+    pub(super) route: RouteId,
+    /// Bytes of it that the kernel may still read.
+    pub(super) held: u32,
     /// The wheel wants its bytes.
     pub(super) reading: bool,
     /// A receive is in flight; at most one, so that bytes keep their order.

@@ -3,18 +3,22 @@
 //! One ring per driver. Accept and receive are multishot: armed once, they answer until something ends them; a
 //! completion without `F_MORE` is the last of its operation. Receives take buffers from one shared ring of them.
 //! Sends copy at once or not at all (`MSG_DONTWAIT`), so a whole batch completes inside the call that submits it,
-//! and no send is in flight when a connection is closed.
+//! and no send is in flight when a connection is closed. Where the way out is worth it, they do not copy (`zero.rs`):
+//! then the kernel may read ring memory for longer, which the ring knows.
 
 mod berth;
 mod buffers;
+pub(crate) mod depot;
 #[cfg(test)]
 pub(crate) mod faults;
 mod halves;
 mod ops;
 mod post;
 mod ring;
+mod route;
 pub(crate) mod setup;
 mod told;
+mod zero;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,11 +27,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use io_uring::squeue::Entry;
 use relay_ring::Bell;
-use relay_seam::Conn;
+use relay_seam::{Conn, Now};
 
 use crate::setup::Setup;
 use crate::shore::{Event, Offer, Piece, Shore};
+use crate::sockopt;
 use crate::stats::SharedStats;
 use crate::udp::Laid;
 use berth::Berth;
@@ -35,6 +41,7 @@ use buffers::Buffers;
 use halves::Halves;
 use ops::{Kind, Plain, Tag};
 use ring::{Done, Ring};
+use zero::Zero;
 
 /// See the module. The ring is dropped before the buffers that its operations fill.
 pub(crate) struct Uring {
@@ -52,6 +59,7 @@ pub(crate) struct Uring {
     bell: Bell,
     answers: RawFd,
     mail: RawFd,
+    zero: Zero,
     stats: Arc<SharedStats>,
 }
 
@@ -82,6 +90,11 @@ impl Uring {
             bell: setup.bell.clone(),
             answers: answers.as_raw_fd(),
             mail: -1,
+            zero: Zero::new(
+                setup.zero_copy,
+                Arc::clone(&setup.depot),
+                Arc::clone(&setup.stats),
+            ),
             stats: Arc::clone(&setup.stats),
         };
         shore
@@ -94,6 +107,33 @@ impl Uring {
 
     fn berth(&mut self, conn: Conn) -> Option<&mut Berth> {
         self.berths.get_mut(conn.slot()).filter(|berth| berth.is(conn))
+    }
+
+    /// A send, without a copy if it is worth it.
+    fn entry(&mut self, offer: &Offer<'_>) -> Entry {
+        let berth = self.berths.get(offer.conn.slot());
+        let berth = berth
+            .filter(|berth| berth.is(offer.conn))
+            .copied()
+            .unwrap_or_default();
+        let parcel = (offer.index, offer.conn, offer.bytes.len());
+        let leave = self
+            .zero
+            .leave(&self.ring.io, berth.route, berth.held, parcel, offer.from);
+        match leave {
+            Some(leave) => ops::send_zc(offer.fd, offer.bytes, leave.buffer, leave.parcel),
+            None => ops::send(offer.fd, offer.bytes, offer.index),
+        }
+    }
+
+    /// The notification of a send without a copy.
+    fn released(&mut self, done: Done) {
+        // By then the connection may have gone; the ring's memory has not.
+        if let Some(parcel) = self.zero.released(done.tag.conn, done.copied())
+            && let Some(berth) = self.berth(parcel.conn)
+        {
+            berth.held -= parcel.len;
+        }
     }
 
     fn arm_recv(&mut self, conn: Conn) -> io::Result<()> {
@@ -157,10 +197,12 @@ impl Shore for Uring {
         if self.berths.len() <= conn.slot() {
             self.berths.resize(conn.slot() + 1, Berth::default());
         }
+        let route = self.zero.route(|| sockopt::ends(&fd));
         self.berths[conn.slot()] = Berth {
             live: true,
             generation: conn.generation(),
             fd: fd.as_raw_fd(),
+            route,
             ..Berth::default()
         };
         Ok(())
@@ -228,15 +270,29 @@ impl Shore for Uring {
 
     fn send(&mut self, batch: &[Offer<'_>], results: &mut [i32]) -> io::Result<()> {
         for offer in batch {
-            let entry = ops::send(offer.fd, offer.bytes, offer.index);
+            let entry = self.entry(offer);
             // SAFETY: the bytes are borrowed for the whole of this function, which returns only after `collect` has
             // seen the completion of every send, or after an error has poisoned the ring: then nothing that is still
             // queued is ever submitted, and what was submitted has been copied (`MSG_DONTWAIT` sends finish inside
-            // the call that submits them).
+            // the call that submits them). A send without a copy reads registered memory, whose pages the kernel
+            // holds by itself, and whose bytes the ring's holder keeps as they are.
             unsafe { self.ring.push_entry(&entry) }?;
         }
-        self.ring
-            .collect(batch.len(), |index, result| results[index] = result)
+        let Self {
+            ring, zero, berths, ..
+        } = self;
+        ring.collect(batch.len(), |done| match done.tag.kind {
+            Kind::Zero => {
+                if let Some(parcel) = zero.taken(done.tag.conn, done.result, done.more()) {
+                    results[parcel.index] = done.result;
+                    let berth = berths.get_mut(parcel.conn.slot());
+                    if let Some(berth) = berth.filter(|berth| berth.is(parcel.conn)) {
+                        berth.held += parcel.len;
+                    }
+                }
+            }
+            _ => results[done.tag.conn.slot()] = done.result,
+        })
     }
 
     fn post(&mut self, letters: &mut Laid<'_>, results: &mut [i32]) -> io::Result<()> {
@@ -283,6 +339,10 @@ impl Shore for Uring {
 
     fn give_back(&mut self, piece: Piece) {
         self.buffers.give(piece.buffer);
+    }
+
+    fn tidy(&mut self, now: Now) {
+        self.zero.tidy(&self.ring.io, now);
     }
 }
 

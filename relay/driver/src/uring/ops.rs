@@ -9,6 +9,9 @@ use relay_seam::Conn;
 /// The buffer group of the receive buffers.
 pub(super) const GROUP: u16 = 0;
 
+/// `IORING_SEND_ZC_REPORT_USAGE`: the notification says whether the kernel copied (Linux 6.2).
+const REPORT_USAGE: u16 = 1 << 3;
+
 /// What a completion is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -29,6 +32,8 @@ pub(super) enum Kind {
     Mail,
     /// One send of a batch; the slot is its index.
     Send,
+    /// A send without a copy; the name is its parcel's.
+    Zero,
     /// A cancellation of the receive of this connection.
     CancelRecv,
     /// Any other cancellation: its answer does not matter.
@@ -36,7 +41,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Accept,
         Self::Recv,
         Self::Room,
@@ -45,6 +50,7 @@ impl Kind {
         Self::Answer,
         Self::Mail,
         Self::Send,
+        Self::Zero,
         Self::CancelRecv,
         Self::Cancel,
     ];
@@ -150,6 +156,17 @@ pub(super) fn send_message(fd: RawFd, message: &libc::msghdr, index: usize) -> E
         .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
         .build()
         .user_data(Tag::indexed(Kind::Send, index).pack())
+}
+
+/// As [`send`], from registered memory and without a copy: completes twice, and reports whether it copied after all.
+pub(super) fn send_zc(fd: RawFd, bytes: &[u8], buffer: u16, parcel: Conn) -> Entry {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    opcode::SendZc::new(types::Fd(fd), bytes.as_ptr(), len)
+        .buf_index(Some(buffer))
+        .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        .zc_flags(REPORT_USAGE)
+        .build()
+        .user_data(Tag::new(Kind::Zero, parcel).pack())
 }
 
 #[cfg(test)]

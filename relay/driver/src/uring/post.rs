@@ -19,7 +19,8 @@ impl Uring {
             // finish inside the call that submits them).
             unsafe { self.ring.push_entry(&entry) }?;
         }
-        self.ring
-            .collect(letters.letters.len(), |index, result| results[index] = result)
+        self.ring.collect(letters.letters.len(), |done| {
+            results[done.tag.conn.slot()] = done.result
+        })
     }
 }

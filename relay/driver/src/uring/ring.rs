@@ -33,6 +33,16 @@ impl Done {
         io_uring::cqueue::more(self.flags)
     }
 
+    /// It is the second completion of a send without a copy: the kernel has let go of the memory.
+    pub(super) fn notifies(self) -> bool {
+        io_uring::cqueue::notif(self.flags)
+    }
+
+    /// What it notifies of was copied after all (`IORING_NOTIF_USAGE_ZC_COPIED`).
+    pub(super) fn copied(self) -> bool {
+        self.result.cast_unsigned() & (1 << 31) != 0
+    }
+
     /// The receive buffer that it used.
     pub(super) fn buffer(self) -> Option<u16> {
         io_uring::cqueue::buffer_select(self.flags)
@@ -43,9 +53,11 @@ impl Done {
 pub(super) struct Ring {
     pub(super) io: IoUring,
     inbox: VecDeque<Done>,
-    sent: Vec<(usize, i32)>,
+    sent: Vec<Done>,
     /// Operations given to the ring whose last completion has not come.
     in_flight: usize,
+    /// Those among them that only await the notification of a send without a copy. They name no memory of this ring's.
+    awaited: usize,
     /// The interface itself is broken: nothing may be submitted any more.
     poisoned: bool,
     stats: Arc<SharedStats>,
@@ -58,6 +70,7 @@ impl Ring {
             inbox: VecDeque::new(),
             sent: Vec::new(),
             in_flight: 0,
+            awaited: 0,
             poisoned: false,
             stats,
         }
@@ -116,15 +129,13 @@ impl Ring {
     }
 
     /// Collects the completions of `n` sends that have been pushed.
-    pub(super) fn collect(&mut self, n: usize, mut each: impl FnMut(usize, i32)) -> io::Result<()> {
+    pub(super) fn collect(&mut self, n: usize, mut each: impl FnMut(Done)) -> io::Result<()> {
         self.flush()?;
         let mut left = n;
         loop {
             self.reap();
             left -= self.sent.len();
-            self.sent
-                .drain(..)
-                .for_each(|(index, result)| each(index, result));
+            self.sent.drain(..).for_each(&mut each);
             if left == 0 {
                 return Ok(());
             }
@@ -207,14 +218,21 @@ impl Ring {
             if !done.more() {
                 self.in_flight -= 1;
             }
+            if tag.kind == Kind::Zero {
+                self.awaited += usize::from(done.more());
+                self.awaited -= usize::from(done.notifies());
+            }
             match tag.kind {
-                Kind::Send => self.sent.push((tag.conn.slot(), result)),
+                Kind::Send => self.sent.push(done),
+                Kind::Zero if !done.notifies() => self.sent.push(done),
                 _ => self.inbox.push_back(done),
             }
         }
     }
 
-    /// Cancels everything and waits for the last completions, which `each` gets; `true` when nothing is in flight.
+    /// Cancels everything and waits for the last completions, which `each` gets; `true` when nothing is in flight that
+    /// could touch our buffers. Notifications are not waited for: a peer that does not acknowledge could delay them
+    /// for long, and the kernel keeps the pages by itself.
     pub(super) fn wind_down(&mut self, mut each: impl FnMut(Done)) -> bool {
         /// Rounds of waiting; each is at most this long.
         const ROUNDS: u32 = 50;
@@ -224,10 +242,10 @@ impl Ring {
         }
         for _ in 0..ROUNDS {
             self.inbox.drain(..).for_each(&mut each);
-            if self.in_flight == 0 {
+            if self.in_flight == self.awaited {
                 return true;
             }
-            if self.flush().is_err() || (self.in_flight > 0 && self.wait(Some(ROUND)).is_err()) {
+            if self.flush().is_err() || (self.in_flight > self.awaited && self.wait(Some(ROUND)).is_err()) {
                 return false;
             }
         }

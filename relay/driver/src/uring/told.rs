@@ -26,6 +26,10 @@ impl Uring {
                 self.watched(done).map(|()| None)
             }
             Kind::CancelRecv => self.cancelled(done),
+            Kind::Zero => {
+                self.released(done);
+                Ok(None)
+            }
             Kind::Cancel | Kind::Send => Ok(None),
         }
     }
