@@ -83,7 +83,8 @@ fn listeners(listen: SocketAddr, workers: usize, plan: &Plan) -> io::Result<(Vec
     let listeners = (0..workers).map(bind).collect::<io::Result<Vec<_>>>()?;
     let steered = listeners.first().filter(|_| plan.by_cpu);
     match steered.map_or(Ok(()), |first| relay_driver::steer_by_cpu(first, &plan.cpus)) {
-        Ok(()) => tracing::info!("{}", plan.why),
+        Ok(()) if workers > 1 => tracing::info!("{}", plan.why),
+        Ok(()) => {}
         Err(error) => {
             tracing::warn!("connections: spread by hash, as the kernel does not steer them: {error}")
         }
