@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relay_driver::Backend;
+use relay_driver::{Backend, ZeroCopy};
 use relay_link::Token;
 use relay_source::Secret;
 use relay_station::UpstreamSpec;
@@ -65,6 +65,8 @@ pub struct Settings {
     pub backend: Option<Backend>,
     /// Which worker a newcomer comes to.
     pub steer: Steer,
+    /// Whether workers send without a copy.
+    pub zero_copy: ZeroCopy,
     /// What the data plane is told.
     pub station: relay_station::Config,
     /// Whether the number of connections was given, and must not be lowered in silence.
@@ -177,6 +179,7 @@ impl Reader<'_> {
             listen,
             backend,
             steer: self.need("server", "steer", "cpu, hash or auto", Steer::read)?,
+            zero_copy: self.need("server", "zero_copy", "auto, off or always", zero_copy)?,
             station,
             connections_given,
             admin_password: self.secret("admin_password")?,
@@ -494,6 +497,15 @@ fn backend(text: &str) -> Option<Choice> {
         "auto" => Some(Choice::Auto),
         "uring" => Some(Choice::This(Backend::Uring)),
         "mio" => Some(Choice::This(Backend::Mio)),
+        _ => None,
+    }
+}
+
+fn zero_copy(text: &str) -> Option<ZeroCopy> {
+    match text {
+        "auto" => Some(ZeroCopy::Auto),
+        "off" => Some(ZeroCopy::Off),
+        "always" => Some(ZeroCopy::Always),
         _ => None,
     }
 }

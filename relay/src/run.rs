@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Receiver;
-use relay_driver::{Backend, Crew, Setup, Share, SharedStats};
+use relay_driver::{Backend, Crew, Depot, Setup, Share, SharedStats};
 use relay_station::{Config, Event, House, Order, Station};
 
 use crate::steer::Plan;
@@ -52,6 +52,7 @@ pub fn open(
     let (house, events) = House::new(config)?;
     let (listeners, at) = listeners(listen, workers, plan)?;
     let shares = Share::among((0..workers).map(|worker| house.bell(worker).clone()));
+    let depot = Arc::new(Depot::default());
     let mut crew = Vec::with_capacity(workers);
     let mut drivers = Vec::with_capacity(workers);
     for (worker, (listener, share)) in listeners.into_iter().zip(shares).enumerate() {
@@ -61,6 +62,8 @@ pub fn open(
         setup.max_conns = max_conns.saturating_add(64);
         setup.pin_to_cpu = plan.cpus.get(worker).copied();
         setup.share = Some(share);
+        setup.zero_copy = plan.zero_copy;
+        setup.depot = depot.clone();
         drivers.push(setup.stats.clone());
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), worker, seed).map_err(io::Error::other)?;

@@ -56,7 +56,8 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
         .transpose()?
         .flatten();
     let plan = steer::plan(settings.steer, settings.station.workers, settings.listen.ip());
-    let plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
+    let mut plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
+    plan.zero_copy = settings.zero_copy;
     let node = Node::open(
         settings.station.clone(),
         settings.listen,

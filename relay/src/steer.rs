@@ -7,6 +7,7 @@
 //! pairs), the hash of the addresses spreads newcomers more evenly. `auto` looks, and says what it has found. It does
 //! not look at where interrupts go: `tuning check` does.
 
+use relay_driver::ZeroCopy;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub by_cpu: bool,
     /// What is said of it at the start; one line.
     pub why: String,
+    /// Whether they send without a copy.
+    pub zero_copy: ZeroCopy,
 }
 
 /// By core was asked for and cannot be had.
@@ -84,6 +87,7 @@ fn decide(
         cpus: cpus[..if pinned { workers } else { 0 }].to_vec(),
         by_cpu,
         why,
+        zero_copy: ZeroCopy::default(),
     };
     let by_hash = |why: &str| {
         plan(

@@ -122,6 +122,9 @@ keys! {
             "Which worker a newcomer comes to. cpu: the one on whose core its packets arrive. hash: any, evenly. \
              auto: cpu where a network card has a queue for each worker, else hash. In both, a worker that \
              holds clearly more than another passes newcomers on.";
+        zero_copy Text "zero-copy" "auto|off|always" = "auto"
+            "Send from the kernel-registered ring without a copy. auto: on those ways out on which the kernel \
+             reports that nothing is copied (never on loopback); always: to measure. Needs io_uring.";
         max_batch_delay Text "max-batch-delay" "TIME" = "100ms"
             "The longest that bytes may wait to be sent together with others, when a worker is busy. 0: \
              never wait.";
