@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::compare::{self, Comparison};
 use crate::error::Error;
 use crate::measure::{Load, Numbers};
-use crate::procfs::{file_limit, memory_available_kib};
+use crate::procfs::{Machine, file_limit, memory_available_kib, tcp_memory_kib};
 use crate::soak::slope;
 use crate::stop::Stop;
 
@@ -52,6 +52,8 @@ pub(crate) struct Limit {
     pub(crate) what: &'static str,
     pub(crate) viewers: u64,
     pub(crate) because: String,
+    /// What an operator can do about it.
+    pub(crate) remedy: String,
 }
 
 /// The answer.
@@ -113,6 +115,7 @@ fn step(listeners: usize, result: &Comparison) -> Step {
 
 fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
     let mut limits = Vec::new();
+    let machine_cores = Machine::look().cores;
     let measured = |value: fn(&Numbers) -> f64| {
         let carried = steps.iter().filter(|step| step.carried);
         let points: Vec<(f64, f64)> = carried
@@ -120,13 +123,14 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             .collect();
         line(&points)
     };
-    let mut add = |what, (base, each): (f64, f64), most: f64, because: String| {
+    let mut add = |what, (base, each): (f64, f64), most: f64, because: String, remedy: String| {
         if each > 0.0 && most > 0.0 {
             let viewers = ((most - base) / each).max(0.0) as u64;
             limits.push(Limit {
                 what,
                 viewers,
                 because,
+                remedy,
             });
         }
     };
@@ -147,6 +151,13 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             "{:.1} us of CPU per viewer and second; {most:.2} processors to spend",
             cpu.1 * 1e6
         ),
+        match machine_cores.saturating_sub(plan.cores) {
+            0 => "batch longer (--interval-ms), or put repeaters on other machines".into(),
+            _ => format!(
+                "let it have all {machine_cores} processors of this machine (--workers), or batch longer \
+                 (--interval-ms)"
+            ),
+        },
     );
     let user = measured(|n| n.own_kib)
         .1
@@ -169,6 +180,20 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
                 kernel,
                 most / 1024.0
             ),
+            "more memory, or less of it for the send buffer of each viewer".into(),
+        );
+    }
+    if let Some(most) = tcp_memory_max_kib() {
+        let spent = tcp_memory_kib() as f64;
+        add(
+            "TCP memory",
+            (spent, kernel),
+            most as f64,
+            format!(
+                "net.ipv4.tcp_mem allows {:.0} MiB to all sockets together",
+                most as f64 / 1024.0
+            ),
+            "raise the last number of net.ipv4.tcp_mem (`tuning check`)".into(),
         );
     }
     let files = measured(|n| n.files);
@@ -181,6 +206,16 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             (base, each),
             most as f64,
             format!("RLIMIT_NOFILE {most}"),
+            "ulimit -Hn, or LimitNOFILE= of the service (`tuning check`)".into(),
+        );
+    }
+    if let Some((open, most)) = system_files() {
+        add(
+            "system files",
+            (open as f64, 1.0),
+            most as f64,
+            format!("fs.file-max {most}, of which {open} are open"),
+            "raise fs.file-max".into(),
         );
     }
     if let Some(mbps) = fastest_link() {
@@ -190,6 +225,7 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             (0.0, each),
             0.95 * mbps as f64,
             format!("its link runs at {mbps} Mb/s"),
+            "a faster link, several of them, or repeaters on other machines".into(),
         );
     }
     if let Some(broken) = steps.iter().find(|step| !step.carried) {
@@ -203,6 +239,7 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             what,
             viewers,
             because: format!("{} viewers were not carried: {why}", broken.listeners),
+            remedy: "see what was full in that step: the crowd's processor, or the server's".into(),
         });
     }
     limits
@@ -217,6 +254,14 @@ fn figure(step: Option<&Step>, value: fn(&Numbers) -> f64) -> f64 {
     step.and_then(|step| step.numbers.as_ref()).map_or(0.0, value)
 }
 
+/// A number beyond all machines is none.
+fn count(viewers: u64) -> String {
+    match viewers {
+        0..=999_999_999 => viewers.to_string(),
+        _ => "no end of".into(),
+    }
+}
+
 /// Base and slope. One point is a line through the origin.
 fn line(points: &[(f64, f64)]) -> (f64, f64) {
     match points {
@@ -229,6 +274,21 @@ fn line(points: &[(f64, f64)]) -> (f64, f64) {
             (mean(|point| point.1) - each * mean(|point| point.0), each)
         }
     }
+}
+
+/// Memory that all TCP sockets of the machine may have, in KiB (pages of 4 KiB).
+fn tcp_memory_max_kib() -> Option<u64> {
+    let text = read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
+    let pages: u64 = text.split_whitespace().nth(2)?.parse().ok()?;
+    pages.checked_mul(4)
+}
+
+/// Open files of the machine, and the most there may be.
+fn system_files() -> Option<(u64, u64)> {
+    let text = read_to_string("/proc/sys/fs/file-nr").ok()?;
+    let mut words = text.split_whitespace().map(str::parse);
+    let (open, _, most) = (words.next()?.ok()?, words.next()?, words.next()?.ok()?);
+    Some((open, most))
 }
 
 /// Mb/s of the fastest card that says so.
@@ -283,14 +343,20 @@ impl fmt::Display for Report {
             what,
             viewers,
             because,
+            ..
         } in &self.limits
         {
-            writeln!(out, "limit   {what:<13} {viewers:>9} viewers: {because}")?;
+            writeln!(
+                out,
+                "limit   {what:<13} {:>9} viewers: {because}",
+                count(*viewers)
+            )?;
         }
         if let Some(ports) = self.ports_per_client_address {
             writeln!(
                 out,
-                "note    {ports} viewers at most from one client address with this port range"
+                "note    {ports} viewers at most from one client address (a proxy): wider \
+                 net.ipv4.ip_local_port_range, or more addresses"
             )?;
         }
         if !self.limits.iter().any(|limit| limit.what == "network card") {
@@ -313,11 +379,17 @@ impl fmt::Display for Report {
         }
         let kbps = self.kbps;
         match self.limits.first() {
-            Some(Limit { what, viewers, .. }) => {
+            Some(Limit {
+                what,
+                viewers,
+                remedy,
+                ..
+            }) => {
                 let gbps = *viewers as f64 * f64::from(kbps) * 1e-6;
                 write!(
                     out,
-                    "answer  about {viewers} viewers at {kbps} kb/s ({gbps:.2} Gb/s); what stops it first: {what}"
+                    "answer  about {viewers} viewers at {kbps} kb/s ({gbps:.2} Gb/s); what stops it first: {what}\n\
+                     remedy  {remedy}"
                 )
             }
             None => write!(out, "answer  none: nothing could be measured"),

@@ -18,7 +18,7 @@ use crate::report_plan::{self, Size};
 use crate::servers::{Kind, Target};
 use crate::source::Kind as Stream;
 use crate::stop::Stop;
-use crate::{compare, crowd, floor_server, join, launch, progress, report, sink, source};
+use crate::{compare, crowd, floor_server, join, launch, progress, report, sink, source, table};
 
 mod loads;
 
@@ -67,6 +67,7 @@ enum Command {
     Churn(loads::ChurnArgs),
     Soak(loads::SoakArgs),
     Capacity(loads::CapacityArgs),
+    Outlast(loads::OutlastArgs),
     Sink(SinkArgs),
     Report(ReportArgs),
     #[command(hide = true)]
@@ -324,7 +325,7 @@ struct SinkArgs {
     json: Option<PathBuf>,
 }
 
-/// Measure everything and write one page about it, with plots: report.html, and report.json beside it
+/// Measure everything and write one page about it, with plots: report.html, and beside it report.md and report.json
 ///
 /// Each part is a command of this program, shown with its figures, so that any of them can be made again.
 #[derive(Args)]
@@ -332,7 +333,7 @@ struct SinkArgs {
   bench-harness report --quick --out bench-report
   bench-harness report --full --only fanout,big")]
 struct ReportArgs {
-    /// Short windows, one run: ten minutes at most (the default)
+    /// Medians of three short windows, a minute of the largest crowd: ten minutes at most (the default)
     #[arg(long)]
     quick: bool,
     /// Longer windows, medians of three runs, a soak of half an hour
@@ -409,6 +410,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Churn(args) => loads::churn(args, &stop),
         Command::Soak(args) => loads::soak(args, &stop),
         Command::Capacity(args) => loads::capacity(args, &stop),
+        Command::Outlast(args) => loads::outlast(args, &stop),
         Command::Sink(args) => run_sink(args, &stop),
         Command::Report(args) => run_report(args, &stop),
         Command::Churners(args) => loads::churners(args, &stop),
@@ -668,21 +670,26 @@ fn run_report(args: ReportArgs, stop: &Stop) -> Result<(), Error> {
     let bar = progress::steps(0);
     let report = report::run(&plan, &bar, stop)?;
     bar.finish_and_clear();
-    for finding in &report.findings {
-        let mark = if finding.met { "met   " } else { "missed" };
-        say(format_args!(
-            "{mark}  {}: {} (target {})",
-            finding.what, finding.found, finding.target
-        ));
+    if size != Size::Smoke {
+        say(table::findings(&report.findings));
+    }
+    for part in &report.parts {
+        match (part.lacking, part.status) {
+            (Some(lacking), _) => say(format_args!("{}: not measured: {lacking}", part.key)),
+            (None, Some(0)) => {}
+            _ => say(format_args!("{}: {}", part.key, part.why_not())),
+        }
     }
     say(format_args!(
-        "written to {}",
+        "written to {} (and report.md, report.json)",
         plan.out.join("report.html").display()
     ));
-    match report.parts.iter().find(|part| part.result.is_null()) {
+    // The numbers of a smoke report mean nothing: that each command came to a good end is its result.
+    let fine = |part: &&report::Done| part.is_fine() && (size != Size::Smoke || part.ended_well());
+    match report.parts.iter().find(|part| !fine(part)) {
         None => Ok(()),
         Some(part) => Err(Error::Failed(format!(
-            "`{}` has no result: {}",
+            "`{}` failed: {}",
             part.command,
             part.text.trim_end()
         ))),

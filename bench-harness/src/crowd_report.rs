@@ -61,7 +61,14 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) max: f64,
+    /// Quantile and value, for a plot.
+    pub(crate) curve: Vec<(f64, f64)>,
 }
+
+/// Where a curve of quantiles is looked at: as near to 1 as there are nines.
+const CURVE: [f64; 16] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0,
+];
 
 impl Latency {
     pub(crate) fn of(histogram: &Histogram<u64>) -> Latency {
@@ -73,6 +80,10 @@ impl Latency {
             p99: at(0.99),
             p999: at(0.999),
             max: histogram.max() as f64 / 1e3,
+            curve: match histogram.is_empty() {
+                true => Vec::new(),
+                false => CURVE.map(|quantile| (quantile, at(quantile))).to_vec(),
+            },
         }
     }
 }

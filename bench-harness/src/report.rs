@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use nix::unistd::Uid;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use crate::error::{Doing, Error};
 use crate::launch::Launch;
 use crate::measure::{Heard, publish};
 use crate::procfs::Machine;
+use crate::report_findings::{Finding, findings};
 use crate::report_page;
 use crate::report_plan::{Part, Size, parts};
 use crate::servers::{Kind, Server, Setup};
@@ -43,6 +45,8 @@ pub(crate) struct Done {
     pub(crate) seconds: f64,
     /// 0: measured. Others: see `text`.
     pub(crate) status: Option<i32>,
+    /// What this part needs and this machine has not: it was not tried.
+    pub(crate) lacking: Option<&'static str>,
     pub(crate) text: String,
     pub(crate) result: Value,
 }
@@ -55,10 +59,32 @@ pub(crate) struct Report {
     pub(crate) version: &'static str,
     pub(crate) seconds: f64,
     pub(crate) parts: Vec<Done>,
-    pub(crate) findings: Vec<report_page::Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
-/// Measures, and writes `report.json` and `report.html` after each part, so that an interrupted report is one too.
+impl Done {
+    /// Why there is no figure.
+    pub(crate) fn why_not(&self) -> String {
+        if let Some(lacking) = self.lacking {
+            return lacking.to_owned();
+        }
+        let last = self.text.lines().rev().find(|line| !line.trim().is_empty());
+        last.unwrap_or("no figure").trim().to_owned()
+    }
+
+    /// Its command ended as it should, or was not tried.
+    pub(crate) fn ended_well(&self) -> bool {
+        self.lacking.is_some() || self.status == Some(0)
+    }
+
+    /// It has its figures, or cannot have them here.
+    pub(crate) fn is_fine(&self) -> bool {
+        self.lacking.is_some() || !self.result.is_null()
+    }
+}
+
+/// Measures, and writes `report.json`, `report.html` and `report.md` after each part, so that an interrupted report is
+/// one too.
 pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report, Error> {
     fs::create_dir_all(&plan.out).doing(|| format!("cannot make {}", plan.out.display()))?;
     let start = Instant::now();
@@ -78,7 +104,7 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report,
         let done = with_server(plan, part, stop)?;
         report.parts.push(done);
         report.seconds = start.elapsed().as_secs_f64();
-        report.findings = report_page::findings(&report.parts);
+        report.findings = findings(&report.parts);
         write(plan, &report)?;
         bar.inc(1);
     }
@@ -88,13 +114,18 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report,
 fn write(plan: &Plan, report: &Report) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(report).map_err(std::io::Error::from);
     let written = json.and_then(|json| fs::write(plan.out.join("report.json"), json + "\n"));
-    let page = report_page::page(report);
     written
-        .and_then(|()| fs::write(plan.out.join("report.html"), page))
+        .and_then(|()| fs::write(plan.out.join("report.html"), report_page::page(report)))
+        .and_then(|()| fs::write(plan.out.join("report.md"), report_page::markdown(report)))
         .doing(|| format!("cannot write into {}", plan.out.display()))
 }
 
 fn with_server(plan: &Plan, mut part: Part, stop: &Stop) -> Result<Done, Error> {
+    if part.needs_root && !Uid::effective().is_root() {
+        let lacking = Some("it needs root, to make a network namespace");
+        let done = done(part, Duration::ZERO, None, String::new(), Value::Null);
+        return Ok(Done { lacking, ..done });
+    }
     let directory = tempfile::Builder::new().prefix("bench-").tempdir();
     let directory = directory.doing(|| "cannot make a temporary directory".into())?;
     let served = if part.needs_server {
@@ -171,6 +202,7 @@ fn done(part: Part, took: Duration, status: Option<i32>, text: String, result: V
         command: format!("bench-harness {}", part.args.join(" ")),
         seconds: took.as_secs_f64(),
         status,
+        lacking: None,
         text,
         result,
     }

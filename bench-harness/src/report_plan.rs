@@ -20,21 +20,33 @@ pub(crate) struct Part {
     pub(crate) args: Vec<String>,
     /// It needs a running server, whose URL is put behind its first word.
     pub(crate) needs_server: bool,
+    /// It makes a network namespace.
+    pub(crate) needs_root: bool,
 }
 
 /// Lengths and crowds.
 struct Measure {
     listeners: u32,
     kbps: u32,
-    big: u32,
-    ramp: u32,
+    intervals: &'static str,
+    /// Windows of what is measured `runs` times.
     seconds: u32,
+    runs: u32,
+    big: u32,
     big_seconds: u32,
+    /// Whom to set beside the relay there.
+    big_against: &'static str,
+    ramp: u32,
+    warm_up: u32,
+    /// The first crowd that another server meets, and how crowds grow.
+    rival: u32,
+    factor: f32,
     soak: u32,
     churn: u32,
     stay: u32,
+    gap_ms: u32,
+    joins: u32,
     round_ms: u32,
-    runs: u32,
     steps: &'static str,
 }
 
@@ -44,43 +56,65 @@ impl Size {
             Size::Smoke => Measure {
                 listeners: 4,
                 kbps: 800,
-                big: 8,
-                ramp: 500,
+                intervals: "10,350",
                 seconds: 1,
+                runs: 1,
+                big: 8,
                 big_seconds: 1,
+                big_against: "floor",
+                ramp: 500,
+                warm_up: 0,
+                rival: 4,
+                factor: 8.0,
                 soak: 2,
                 churn: 20,
                 stay: 4,
+                gap_ms: 60_000,
+                joins: 5,
                 round_ms: 1,
-                runs: 1,
                 steps: "2,4",
             },
+            // Ten minutes: what is compared is a median of three short windows, the large crowd has one long one.
             Size::Quick => Measure {
                 listeners: 1000,
                 kbps: 2000,
+                intervals: "10,40,100,350",
+                seconds: 3,
+                runs: 3,
                 big: 19_500,
-                ramp: 1000,
-                seconds: 6,
-                big_seconds: 20,
-                soak: 40,
+                big_seconds: 60,
+                big_against: "",
+                ramp: 2000,
+                warm_up: 1,
+                rival: 600,
+                factor: 1.25,
+                soak: 20,
                 churn: 1000,
                 stay: 5000,
+                gap_ms: 250,
+                joins: 50,
                 round_ms: 100,
-                runs: 1,
                 steps: "300,1000,3000",
             },
             Size::Full => Measure {
                 listeners: 1000,
                 kbps: 2000,
-                big: 19_500,
-                ramp: 1000,
+                intervals: "10,40,100,350",
                 seconds: 20,
+                runs: 3,
+                big: 19_500,
                 big_seconds: 60,
+                big_against: "floor,mio",
+                ramp: 1000,
+                warm_up: 2,
+                rival: 400,
+                factor: 1.1,
                 soak: 1800,
                 churn: 1000,
                 stay: 5000,
+                gap_ms: 250,
+                joins: 200,
                 round_ms: 500,
-                runs: 3,
                 steps: "300,1000,3000,5000",
             },
         }
@@ -96,15 +130,22 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
     let Measure {
         listeners,
         kbps,
-        big,
-        ramp,
+        intervals,
         seconds,
+        runs,
+        big,
         big_seconds,
+        big_against,
+        ramp,
+        warm_up,
+        rival,
+        factor,
         soak,
         churn,
         stay,
+        gap_ms,
+        joins,
         round_ms,
-        runs,
         steps,
     } = size.measure();
     let part = |key, title, about, line: String| Part {
@@ -113,8 +154,13 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         about,
         args: words(&line),
         needs_server: key == "join",
+        needs_root: matches!(key, "udp" | "multicast"),
     };
-    let load = format!("--ramp {ramp}/s --warm-up 1");
+    let load = format!("--ramp {ramp}/s --warm-up {warm_up}");
+    let big_against = match big_against {
+        "" => String::new(),
+        names => format!(" --against {names}"),
+    };
     vec![
         part(
             "fanout",
@@ -124,27 +170,34 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
              and interval, and nothing else. A server that hands its sends to the kernel in batches (io_uring) saves \
              system calls, and can come out below it; `real T` in the table shows whether it batched longer instead.",
             format!(
-                "fanout --against floor,mio --listeners {listeners} --kbps {kbps} --intervals 10,40,100,350 --seconds \
+                "fanout --against floor,mio --listeners {listeners} --kbps {kbps} --intervals {intervals} --seconds \
                  {seconds} --runs {runs} {load}"
             ),
         ),
         part(
-            "icecast",
-            "Beside Icecast",
-            "The same crowd, the same stream, one after another on the same processor; then twice the crowd.",
+            "rivals",
+            "Beside other servers",
+            "The same crowd, the same rate, one after another on the same processor. Players of nginx-rtmp are sent \
+             pictures over RTMP, each when it is made; the others are sent a transport stream.",
             format!(
-                "fanout --against floor,icecast2 --listeners {listeners},{} --kbps {kbps} --intervals 100 --seconds \
-                 {seconds} --runs {runs} {load}",
-                2 * listeners
+                "compare --against icecast2,nginx-rtmp --listeners {listeners} --kbps {kbps} --interval-ms 100 \
+                 --seconds {seconds} --runs {runs} {load}"
             ),
+        ),
+        part(
+            "outlast",
+            "Twice the load where Icecast stops",
+            "Icecast meets growing crowds until one is not served in time; then the relay meets twice that crowd.",
+            format!("outlast --from {rival} --factor {factor} --kbps {kbps} --seconds {seconds} {load}"),
         ),
         part(
             "big",
             "A whole 10 Gb/s server from one processor",
             "As many viewers as a classic media server of 10 Gb/s has, at 500 kb/s each.",
             format!(
-                "fanout --against floor --listeners {big} --kbps 500 --intervals 200 --seconds {big_seconds} --ramp \
-                 {ramp}/s --warm-up 2"
+                "fanout{big_against} --listeners {big} --kbps 500 --intervals 200 --seconds {big_seconds} --ramp \
+                 {ramp}/s --warm-up {}",
+                2 * warm_up
             ),
         ),
         part(
@@ -152,7 +205,8 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
             "Delivery when nothing is held back",
             "max_batch_delay 0: every group goes to everybody at once. The last of N listeners waits for N sends.",
             format!(
-                "fanout --listeners {listeners} --kbps {kbps} --intervals 0 --seconds {seconds} --runs {runs} {load}"
+                "fanout --against mio --listeners {listeners} --kbps {kbps} --intervals 0 --seconds {seconds} --runs \
+                 {runs} {load}"
             ),
         ),
         part(
@@ -167,14 +221,15 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
             "How long a newcomer waits",
             "From connect to the first byte, and to everything that a decoder needs for a picture (PAT, PMT, an IDR \
              picture), at all phases of a 2 s group of pictures.",
-            "join --count 50".into(),
+            format!("join --count {joins}"),
         ),
         part(
             "churn",
             "People who come and go",
             "Newcomers beside a crowd that stays. Those who stay must not notice.",
             format!(
-                "churn --per-second {churn}/s --listeners {stay} --kbps 500 --seconds {seconds} --gap-ms 250 {load}"
+                "churn --per-second {churn}/s --listeners {stay} --kbps 500 --seconds {seconds} --gap-ms {gap_ms} \
+                 {load}"
             ),
         ),
         part(
@@ -226,7 +281,7 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
 mod tests {
     use super::*;
     use crate::cli::Cli;
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn every_part_is_a_command_that_we_understand() {
@@ -239,5 +294,60 @@ mod tests {
                 assert!(Cli::try_parse_from(&line).is_ok(), "{line:?}");
             }
         }
+    }
+
+    /// So that a smoke report is a smoke test of the whole bench.
+    #[test]
+    fn every_command_is_in_a_report() {
+        // These are what others are made of: a floor, a source and a crowd are in every comparison.
+        let inside = ["source", "listeners", "floor", "report", "help"];
+        let used: Vec<String> = parts(Size::Smoke)
+            .into_iter()
+            .map(|part| part.args[0].clone())
+            .collect();
+        let cli = Cli::command();
+        for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            assert!(
+                inside.contains(&name) || used.iter().any(|used| used == name),
+                "{name}"
+            );
+        }
+    }
+
+    /// Waiting is what takes most of the time; it adds up from the words of the commands.
+    #[test]
+    fn a_quick_report_fits_into_ten_minutes() {
+        let number = |part: &Part, flag: &str| -> Option<f64> {
+            let at = part.args.iter().position(|word| word == flag)?;
+            part.args[at + 1].trim_end_matches("/s").parse().ok()
+        };
+        let count = |part: &Part, flag: &str| {
+            let at = part.args.iter().position(|word| word == flag);
+            at.map_or(1, |at| part.args[at + 1].split(',').count()) as f64
+        };
+        let whole: f64 = parts(Size::Quick)
+            .iter()
+            .map(|part| {
+                let Some(window) = number(part, "--seconds") else {
+                    return 10.0;
+                };
+                let crowd = number(part, "--listeners").unwrap_or(2000.0);
+                let ramp = number(part, "--ramp").map_or(0.0, |rate| crowd / rate);
+                // Start and end of server, source and crowd took 1.2 s where it was measured.
+                let one = window + ramp + number(part, "--warm-up").unwrap_or(2.0) + 1.2;
+                let servers = match part.args[0].as_str() {
+                    "outlast" => 7.0,
+                    "scale" => 2.0,
+                    "fanout" | "compare" => {
+                        1.0 + count(part, "--against")
+                            * f64::from(u8::from(part.args.iter().any(|word| word == "--against")))
+                    }
+                    _ => count(part, "--steps"),
+                };
+                one * servers * count(part, "--intervals") * number(part, "--runs").unwrap_or(1.0)
+            })
+            .sum();
+        assert!(whole < 570.0, "{whole} s");
     }
 }

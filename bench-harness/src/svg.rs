@@ -24,6 +24,8 @@ pub(crate) struct Lines<'a> {
     pub(crate) across: &'a str,
     pub(crate) unit: &'a str,
     pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
+    /// Where the common axis is marked, and with what; round numbers where this is empty.
+    pub(crate) ticks: Vec<(f64, &'a str)>,
 }
 
 /// Text that may stand in HTML and in its attributes.
@@ -73,6 +75,14 @@ fn scale(value: f64) -> (f64, f64) {
         .find(|step| step * 5.0 >= value)
         .unwrap_or(2.0 * power);
     ((value / step).ceil() * step, step)
+}
+
+/// The end of an axis, and round numbers along it.
+fn round_marks(most: f64) -> (f64, Vec<(f64, String)>) {
+    let (far, step) = scale(most);
+    let count = (far / step).round() as u32;
+    let mark = |n| (step * f64::from(n), tick_text(step * f64::from(n)));
+    (far, (0..=count).map(mark).collect())
 }
 
 struct Sheet {
@@ -173,14 +183,16 @@ impl Lines<'_> {
     pub(crate) fn draw(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points);
         let most = points().map(|point| point.1).fold(0.0, f64::max);
-        let (far, step) = scale(points().map(|point| point.0).fold(0.0, f64::max));
+        let marks = self.ticks.iter().map(|(at, text)| (*at, (*text).to_owned()));
+        let (far, marks) = match self.ticks.last() {
+            Some((far, _)) => (*far, marks.collect()),
+            None => round_marks(points().map(|point| point.0).fold(0.0, f64::max)),
+        };
         let names: Vec<&str> = self.series.iter().map(|(name, _)| name.as_str()).collect();
         let mut sheet = Sheet::new(most, self.unit, &names);
         let x = |value: f64| LEFT + value / far * (WIDTH - LEFT - RIGHT - 12.0);
-        let mut tick = 0.0;
-        while tick <= far * 1.001 {
-            sheet.text(x(tick), HEIGHT - BOTTOM + 18.0, "middle", &tick_text(tick));
-            tick += step;
+        for (at, text) in marks {
+            sheet.text(x(at), HEIGHT - BOTTOM + 18.0, "middle", &text);
         }
         sheet.text(WIDTH - RIGHT, HEIGHT - 8.0, "end", self.across);
         for (s, (_, points)) in self.series.iter().enumerate() {

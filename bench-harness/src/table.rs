@@ -3,11 +3,14 @@
 use crate::crowd_report::at;
 use crate::measure::{Load, Numbers, Row};
 use crate::procfs::Machine;
+use crate::report_findings::Finding;
 
 /// From here a processor counts as full, and latencies as those of a queue.
 const FULL: f64 = 0.95;
 /// From this part of a server's own CPU time on, the kernel's packet threads are worth a word.
 const SOFTIRQ_SHARE: f64 = 0.05;
+/// And what they use in any case: less says nothing.
+const SOFTIRQ_MIN: f64 = 0.05;
 /// From this load on (before we began) somebody else was at work.
 const NOISY: f64 = 0.5;
 
@@ -29,6 +32,31 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Targets and what was found, for a terminal.
+pub(crate) fn findings(findings: &[Finding]) -> String {
+    let line = |finding: &Finding| {
+        let Finding {
+            what, target, found, ..
+        } = finding;
+        [finding.verdict(), what, found]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("target {target}")])
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = findings.iter().map(line).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row: &Vec<String>| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let (verdict, what) = (width(0), width(1));
+    let text =
+        |row: &Vec<String>| format!("{:<verdict$}  {:<what$}  {} ({})", row[0], row[1], row[2], row[3]);
+    rows.iter().map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// One line per server.
@@ -135,7 +163,7 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
             "{server}: the crowd's processor was full; latency and bytes are the crowd's limit"
         ));
     }
-    if n.softirq_seconds > SOFTIRQ_SHARE * n.cpu_seconds {
+    if n.softirq_seconds > (SOFTIRQ_SHARE * n.cpu_seconds).max(SOFTIRQ_MIN) {
         notes.push(format!(
             "{server}: packet threads of the kernel used {:.2} CPU-s beside its {:.2}: part of its work may be \
              in neither",

@@ -15,6 +15,7 @@ use crate::fanout;
 use crate::http::Url;
 use crate::latency::{self, Hop};
 use crate::measure::Load;
+use crate::outlast;
 use crate::procfs::raise_file_limit;
 use crate::progress::{self, say};
 use crate::scale;
@@ -214,7 +215,7 @@ pub(super) fn scale(args: ScaleArgs, stop: &Stop) -> Result<(), Error> {
     };
     let scaling = scale::run(plan, &bar, stop)?;
     bar.finish_and_clear();
-    println!("{}", scaling.text());
+    say(scaling.text());
     write_json(args.load.json.as_deref(), &scaling)?;
     complete(scaling.is_complete())
 }
@@ -447,6 +448,71 @@ pub(super) fn capacity(args: CapacityArgs, stop: &Stop) -> Result<(), Error> {
     say(&report);
     write_json(args.load.json.as_deref(), &report)?;
     complete(!report.limits.is_empty())
+}
+
+/// Where does another server stop serving in time, and does the relay keep on at twice that load?
+///
+/// Growing crowds for the other server, until one is not served in time; then twice that crowd for the relay, in the
+/// same run, on the same processor.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  bench-harness outlast --from 600 --kbps 2000 --seconds 5
+  bench-harness outlast --rival nginx-rtmp --from 1000 --factor 1.5")]
+pub(super) struct OutlastArgs {
+    /// The other server
+    #[arg(long, value_enum, default_value_t = Server::Icecast2)]
+    rival: Server,
+    /// Its first crowd
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    from: u32,
+    /// Each crowd is so many times the one before
+    #[arg(long, value_name = "X", default_value_t = 1.25, value_parser = factor)]
+    factor: f64,
+    /// What is older than this at the 99th percentile is not in time
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    late_ms: u32,
+    #[command(flatten)]
+    relay: RelayArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// Another server that we can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Server {
+    /// Icecast 2, from its Debian package
+    Icecast2,
+    /// nginx with its RTMP module, from the Debian packages
+    NginxRtmp,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (1.05..=8.0).contains(factor));
+    factor.ok_or_else(|| "expected 1.05 to 8".into())
+}
+
+pub(super) fn outlast(args: OutlastArgs, stop: &Stop) -> Result<(), Error> {
+    raise_file_limit();
+    let bar = progress::steps(0);
+    let plan = outlast::Plan {
+        rival: match args.rival {
+            Server::Icecast2 => Kind::Icecast,
+            Server::NginxRtmp => Kind::NginxRtmp,
+        },
+        factor: args.factor,
+        late_ms: args.late_ms.into(),
+        base: compare::Plan {
+            targets: Vec::new(),
+            runs: 1,
+            relay: args.relay.path()?,
+            load: args.load.load(args.from)?,
+        },
+    };
+    let report = outlast::run(&plan, &bar, stop)?;
+    bar.finish_and_clear();
+    say(&report);
+    write_json(args.load.json.as_deref(), &report)?;
+    complete(report.is_complete())
 }
 
 /// The newcomers alone: a child of the harness.

@@ -55,6 +55,19 @@ fn fake_relay(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// The same, whatever the flags: its address is the third word.
+pub(crate) fn stand_in(folder: &Path) -> String {
+    let path = folder.join("any-relay");
+    let own = env!("CARGO_BIN_EXE_bench-harness");
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nexec '{own}' floor-server --listen \"$3\" --interval-ms 20\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_relay_is_started_by_its_flags_and_set_against_the_floor() {
     let folder = tempfile::tempdir().unwrap();

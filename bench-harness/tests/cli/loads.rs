@@ -67,6 +67,46 @@ fn a_running_server_is_a_row_with_its_name_and_its_process() {
     assert!(row["numbers"]["rss_kib"].as_f64().unwrap() > 0.0, "{row}");
 }
 
+/// Icecast beside a stand-in for the relay; without the package there is nobody to outlast, and nothing has failed.
+#[test]
+fn outlasting_ends_with_an_answer_or_with_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = crate::compare::stand_in(folder.path());
+    let args = [
+        "outlast",
+        "--from",
+        "2",
+        "--factor",
+        "8",
+        "--late-ms",
+        "60000",
+        "--relay",
+        &relay,
+    ];
+    let (code, report, stderr) = short(&args);
+    assert_eq!(code, 0, "{stderr}");
+    if let Some(missing) = report["missing"].as_str() {
+        assert!(
+            missing.contains("apt install icecast2") && report["twice"].is_null(),
+            "{report}"
+        );
+        return;
+    }
+    let last = report["steps"].as_array().unwrap().last().unwrap();
+    let met = last["listeners"].as_u64().unwrap();
+    assert_eq!(
+        (
+            report["twice"]["listeners"].as_u64(),
+            report["twice"]["server"].as_str()
+        ),
+        (Some(2 * met), Some("relay"))
+    );
+    assert!(
+        report["twice"]["numbers"]["gbit_per_s"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+}
+
 /// The reason in the row of a server that cannot be measured.
 fn reason(manners: &'static [Manner]) -> String {
     let own = named(manners);
@@ -283,6 +323,8 @@ fn a_report_is_one_page_with_plots_and_the_commands_that_make_them() {
         ),
         (Some("tcp"), Some(0))
     );
+    let readme = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+    assert!(readme.contains("| what | target | found |"), "{readme}");
     assert_eq!(run(&["report", "--only", "nothing"]).0, 2);
 }
 
