@@ -15,6 +15,9 @@
 //! ([`Writer::append`] says how much it took), and its caller stops reading the source for a moment. What the kernel
 //! reads beyond a pin is held ([`Holder`]): there the writer puts other memory in place and goes on.
 //!
+//! With the feature `poison` the writer spoils what has fallen out of the window and is neither pinned nor held. Who
+//! reads it all the same reads 0xdd, and a test sees that at once instead of once in a lap. It is for tests only.
+//!
 //! `unsafe` lives in `memory` (the mapping) and `ring` (slices of it), nowhere else in this crate.
 
 mod bell;
@@ -25,6 +28,10 @@ mod mailbox;
 mod memory;
 mod parking;
 mod ring;
+
+/// What memory is filled with that nobody may read any more, where the feature `poison` is on.
+#[cfg(feature = "poison")]
+pub const POISON: u8 = 0xdd;
 
 pub use bell::Bell;
 pub use gate::{Gate, Lapped, SEGMENTS, UNPINNED};

@@ -168,6 +168,18 @@ impl Drop for Memory {
 }
 
 impl Memory {
+    /// Fills `len` bytes from position `at` on.
+    ///
+    /// # Safety
+    ///
+    /// As for `write`.
+    #[cfg(feature = "poison")]
+    pub(crate) unsafe fn fill(&self, at: u64, len: usize, byte: u8) {
+        let bytes = vec![byte; len];
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.write(at, &bytes) };
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }

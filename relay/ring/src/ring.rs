@@ -57,6 +57,8 @@ impl Ring {
                 floor: start,
                 granted: start,
                 cleared: start,
+                #[cfg(feature = "poison")]
+                poisoned: start,
             },
             ring,
         ))
@@ -161,6 +163,9 @@ pub struct Writer {
     granted: u64,
     /// Up to here nobody reads or holds what the segments lap, and nobody will.
     cleared: u64,
+    /// Up to here what may no longer be read has been spoiled.
+    #[cfg(feature = "poison")]
+    poisoned: u64,
 }
 
 impl Writer {
@@ -234,6 +239,8 @@ impl Writer {
         let granted = self.head + want + Self::STEP;
         self.floor = self.floor.max(granted.saturating_sub(self.ring.window()));
         let oldest_pin = self.ring.gate().raise_floor(self.floor);
+        #[cfg(feature = "poison")]
+        self.poison(oldest_pin);
         let unpinned = oldest_pin.saturating_add(self.ring.capacity() as u64);
         // What was granted stays so: whoever might hold it now would have had to pin it then.
         self.granted = self.clear(granted.min(unpinned), unpinned).max(self.granted);
@@ -275,6 +282,29 @@ impl Writer {
             shared.gate.renewed(place, segment);
         }
         renewed.is_ok()
+    }
+
+    /// Spoils what lies below the floor and every pin, save for segments that are held.
+    #[cfg(feature = "poison")]
+    fn poison(&mut self, oldest_pin: u64) {
+        let ring = &self.ring;
+        let length = ring.segment() as u64;
+        // Older than this, the memory is in use again.
+        let mut at = self
+            .poisoned
+            .max(self.head.saturating_sub(ring.capacity() as u64));
+        let end = self.floor.min(oldest_pin);
+        while at < end {
+            let segment = at / length;
+            let next = end.min((segment + 1) * length);
+            if !ring.gate().held(ring.place(segment)) {
+                // SAFETY: nobody may pin below the floor, nobody has pinned below `end`, nobody holds the segment, and
+                // what is less than a capacity behind the head is not written yet; a segment is below the capacity.
+                unsafe { ring.shared.memory.fill(at, (next - at) as usize, crate::POISON) };
+            }
+            at = next;
+        }
+        self.poisoned = self.poisoned.max(end);
     }
 
     fn shared(&self) -> &Shared {

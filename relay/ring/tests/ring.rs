@@ -140,3 +140,31 @@ mod threads {
         });
     }
 }
+
+/// Looks at memory as nobody should: without a pin.
+#[cfg(feature = "poison")]
+#[test]
+fn what_nobody_may_read_is_spoiled() {
+    let (mut writer, ring) = Ring::new(CAP, 2, 0).expect("memory");
+    let mut reader = ring.reader(1);
+    let late = |at: u64| {
+        let there = ring.mapping().0.as_ptr().wrapping_add(ring.offset(at));
+        // SAFETY: inside the mapping, and no other thread is about.
+        unsafe { there.read() }
+    };
+    writer.append(&stretch(0, CAP / 2));
+    reader.pin(1_000).expect("in the window");
+    writer.append(&stretch(CAP as u64 / 2, CAP / 2));
+    assert!(ring.floor() > 1_000);
+    assert_eq!((late(0), late(999)), (relay_ring::POISON, relay_ring::POISON));
+    assert_eq!(
+        reader.bytes(1_000, 5_000),
+        stretch(1_000, 5_000),
+        "what is pinned is not"
+    );
+    reader.unpin();
+    // The floor is raised by steps, ahead of what is written.
+    writer.append(&stretch(CAP as u64, 8 * 1024));
+    assert_eq!(late(ring.floor() - 1), relay_ring::POISON);
+    assert_eq!(late(ring.floor()), byte(ring.floor()));
+}
