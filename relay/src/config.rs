@@ -29,6 +29,8 @@ pub use keys::{KEYS, Key, SECTIONS, Shape};
 pub use show::example;
 pub use units::show_bytes;
 
+use crate::watchdog;
+
 use values::{Field, Values};
 
 /// Workers at most: the channels' wake-up masks have so many bits.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub station: relay_station::Config,
     /// Whether the number of connections was given, and must not be lowered in silence.
     pub connections_given: bool,
+    /// After so long without a turn, a worker is stuck; none: nobody watches.
+    pub watchdog: Option<Duration>,
     /// The password of `admin`.
     pub admin_password: Option<Secret>,
     /// Whether there is a page.
@@ -182,6 +186,7 @@ impl Reader<'_> {
             zero_copy: self.need("server", "zero_copy", "auto, off or always", zero_copy)?,
             station,
             connections_given,
+            watchdog: self.watchdog()?,
             admin_password: self.secret("admin_password")?,
             page: self.switch("server", "page")?,
             hostname: self.words("server", "hostname")?,
@@ -191,6 +196,14 @@ impl Reader<'_> {
             log: self.log()?,
             values: self.0.clone(),
         })
+    }
+
+    fn watchdog(&self) -> Result<Option<Duration>, Error> {
+        let (least, most) = (watchdog::LIMIT_MIN, Duration::from_secs(3600));
+        let limit = self.need("server", "watchdog", "0s or a time from 1s to 1h", |text| {
+            units::time(text).filter(|limit| limit.is_zero() || (least..=most).contains(limit))
+        })?;
+        Ok((!limit.is_zero()).then_some(limit))
     }
 
     fn station(&self) -> Result<(bool, relay_station::Config), Error> {

@@ -16,3 +16,4 @@ pub mod signals;
 pub mod start;
 pub mod status;
 pub mod steer;
+pub mod watchdog;

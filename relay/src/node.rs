@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use relay_driver::Backend;
+use relay_driver::{Backend, SharedStats};
 use relay_station::House;
 
 use crate::conductor::{Conductor, Settings};
 use crate::local::Local;
 use crate::run::{self, Open};
 use crate::steer::Plan;
+use crate::watchdog::{Watchdog, Watched};
 
 /// Closing in good order takes at most so long; then whoever is left is cut off.
 pub const CLOSE_MAX: Duration = Duration::from_secs(3);
@@ -25,6 +26,7 @@ pub struct Node {
     conductor: Conductor,
     failed: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Node {
@@ -54,6 +56,7 @@ impl Node {
             conductor,
             stop: Arc::default(),
             failed: Arc::default(),
+            watchdog: None,
         })
     }
 
@@ -69,6 +72,21 @@ impl Node {
     /// Whether a channel that was to be played into it cannot be.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Has its workers watched until it is closed: one that has not turned for `limit` ends the process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had.
+    pub fn watch(&mut self, limit: Duration) -> io::Result<()> {
+        let watched = |(worker, stats): (usize, &Arc<SharedStats>)| Watched {
+            stats: stats.clone(),
+            bell: self.open.house.bell(worker).clone(),
+        };
+        let workers = self.open.drivers.iter().enumerate().map(watched).collect();
+        self.watchdog = Some(Watchdog::start(limit, workers)?);
+        Ok(())
     }
 
     /// Where it listens.
@@ -94,7 +112,14 @@ impl Node {
     pub fn close(self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let (tell, told) = crossbeam::channel::bounded(1);
-        let Self { open, conductor, .. } = self;
+        let Self {
+            open,
+            conductor,
+            watchdog,
+            ..
+        } = self;
+        // Workers that have finished turn no more.
+        drop(watchdog);
         thread::Builder::new().name("closing".into()).spawn(move || {
             let result = open.close().and_then(|()| conductor.stop());
             let _ = tell.send(result);

@@ -58,7 +58,7 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
     let plan = steer::plan(settings.steer, settings.station.workers, settings.listen.ip());
     let mut plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
     plan.zero_copy = settings.zero_copy;
-    let node = Node::open(
+    let mut node = Node::open(
         settings.station.clone(),
         settings.listen,
         backend,
@@ -66,6 +66,7 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
         desk(&settings, backend),
     )
     .map_err(|error| cannot_open(error, &settings))?;
+    settings.watchdog.map(|limit| node.watch(limit)).transpose()?;
     let mount = local.as_ref().and_then(|local| local.mount()).map(str::to_owned);
     say(&welcome(
         &settings,

@@ -128,6 +128,9 @@ keys! {
         max_batch_delay Text "max-batch-delay" "TIME" = "100ms"
             "The longest that bytes may wait to be sent together with others, when a worker is busy. 0: \
              never wait.";
+        watchdog Text "watchdog" "TIME" = "10s"
+            "A worker that does not turn for so long is stuck: the process says so and ends itself, for a \
+             supervisor to start it again. 0s: never.";
         node_id Text "node-id" "NAME" = ""
             "This node's name in link paths and on status pages. Unset: random at each start.";
         page Switch "page" "BOOL" = "true"
