@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,10 @@ pub struct Listener {
 struct Shared {
     heard: Mutex<Heard>,
     stalled: AtomicBool,
+    /// Bytes a second that it reads at most; 0: as they come.
+    pace: AtomicU64,
+    /// It reads them one by one.
+    sips: AtomicBool,
     done: AtomicBool,
 }
 
@@ -84,6 +88,8 @@ impl Listener {
         let shared = Arc::new(Shared {
             heard: Mutex::new(heard),
             stalled: AtomicBool::new(false),
+            pace: AtomicU64::new(0),
+            sips: AtomicBool::new(false),
             done: AtomicBool::new(false),
         });
         let (reader, theirs) = (stream.try_clone().unwrap(), shared.clone());
@@ -107,6 +113,16 @@ impl Listener {
     /// Reads again.
     pub fn resume(&self) {
         self.shared.stalled.store(false, Ordering::Relaxed);
+    }
+
+    /// Reads so many bytes a second from now on, as somebody at the end of a thin line does; 0: as they come.
+    pub fn pace(&self, bytes_per_second: u64) {
+        self.shared.pace.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Reads byte by byte from now on.
+    pub fn sip(&self) {
+        self.shared.sips.store(true, Ordering::Relaxed);
     }
 
     /// Payload bytes that came.
@@ -223,7 +239,16 @@ impl Shared {
                 std::thread::sleep(POLL);
                 continue;
             }
-            match stream.read(&mut buffer) {
+            let pace = self.pace.load(Ordering::Relaxed);
+            let most = match pace {
+                0 => buffer.len(),
+                pace => (pace * POLL.as_millis() as u64 / 1000).clamp(1, buffer.len() as u64) as usize,
+            };
+            let read = self.read(&mut stream, &mut buffer[..most]);
+            if pace > 0 {
+                std::thread::sleep(POLL);
+            }
+            match read {
                 Ok(0) => break,
                 Ok(n) => lock(&self.heard).take(&buffer[..n]),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
@@ -231,6 +256,21 @@ impl Shared {
             }
         }
         lock(&self.heard).closed = true;
+    }
+
+    fn read(&self, stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if !self.sips.load(Ordering::Relaxed) {
+            return stream.read(buffer);
+        }
+        for (n, byte) in buffer.iter_mut().enumerate() {
+            match stream.read(std::slice::from_mut(byte)) {
+                Ok(1) => {}
+                Ok(_) => return Ok(n),
+                Err(error) if n == 0 => return Err(error),
+                Err(_) => return Ok(n),
+            }
+        }
+        Ok(buffer.len())
     }
 }
 

@@ -42,6 +42,7 @@ mod webm;
 pub use kind::{Kind, SNIFF_BYTES};
 pub use mark::{Mark, Stats};
 pub use scanner::Scanner;
+pub use ts::{PACKET_REACH, PacketCut, packet_cut};
 
 /// The largest header, in bytes. A larger one is a stream error: counted, and the stream passes on without header
 /// and joins until the next header.

@@ -42,6 +42,40 @@ pub(crate) struct Ts {
     parameters_seen: bool,
 }
 
+/// How many sync bytes in their places are proof of them.
+const SYNCS_SURE: usize = 3;
+
+/// How many bytes before and after a cut [`packet_cut`] likes to see.
+pub const PACKET_REACH: u64 = 3 * UNITS[2] as u64;
+
+/// Where in a packet a stream is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketCut {
+    /// How far apart packets begin, in bytes.
+    pub unit: usize,
+    /// How many bytes complete the packet; 0 for a cut between two packets.
+    pub rest: usize,
+}
+
+/// Where in a packet the bytes `around` are cut at `cut`; `None` where the sync bytes do not tell. It needs no state: a
+/// listener may be cut off anywhere.
+///
+/// # Panics
+///
+/// When the cut is outside.
+pub fn packet_cut(around: &[u8], cut: usize) -> Option<PacketCut> {
+    assert!(cut <= around.len(), "a cut at {cut} of {} bytes", around.len());
+    let fits = |unit: usize, done: &usize| {
+        let mut syncs = ((cut + unit - done) % unit..around.len()).step_by(unit);
+        syncs.len() >= SYNCS_SURE && syncs.all(|at| around[at] == SYNC)
+    };
+    UNITS.into_iter().find_map(|unit| {
+        let done = (0..unit).find(|done| fits(unit, done))?;
+        let rest = (unit - done) % unit;
+        Some(PacketCut { unit, rest })
+    })
+}
+
 /// The fields of a packet that matter here.
 struct Packet<'a> {
     pid: u16,
@@ -232,6 +266,27 @@ fn packet(bytes: &[u8]) -> Option<Packet<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_of_a_packet_is_told_wherever_it_was_cut() {
+        for unit in UNITS {
+            let packet = |i: u8| [vec![SYNC], vec![i; unit - 1]].concat();
+            let stream: Vec<u8> = (0..6).flat_map(packet).collect();
+            for cut in 0..=stream.len() {
+                let rest = (unit - cut % unit) % unit;
+                assert_eq!(packet_cut(&stream, cut), Some(PacketCut { unit, rest }));
+                // Wherever one begins to look.
+                let from = cut.min(unit + 7);
+                assert_eq!(
+                    packet_cut(&stream[from..], cut - from),
+                    Some(PacketCut { unit, rest })
+                );
+            }
+        }
+        assert_eq!(packet_cut(&[0; 2000], 1000), None);
+        assert_eq!(packet_cut(&[], 0), None);
+        assert_eq!(packet_cut(&[&[SYNC; 1][..], &[0; 187]].concat(), 50), None);
+    }
 
     #[test]
     fn damaged_packets() {

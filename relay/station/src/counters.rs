@@ -56,6 +56,7 @@ catalogue! {
     total refused_sources: "Sources refused (401, 403, 409, 415, 429).";
     total lag_warnings: "Times a listener fell more than half the window behind.";
     total lag_jumps: "Times a listener was moved to a newer join point, having lost its place.";
+    total lag_jumps_torn: "Of these, jumps from within a packet: a whole window had come between two turns.";
     total lag_jumped_bytes: "Bytes of streams that jumps left out.";
     total lag_closed: "Listeners let go for jumping too often.";
     total listeners_gone: "Listeners that left, or whose connection broke.";

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_listener::{Ladder, Lag, Verdict};
+use relay_media::{Kind, PACKET_REACH, PacketCut, packet_cut};
 use relay_ring::Reader;
 use relay_seam::{Conn, Now, Output, Payload, Sent, Span};
 use relay_wire::http::Version;
@@ -57,6 +58,20 @@ pub(crate) struct Cold {
     /// The channel it asked for; another one's stream may be what it hears.
     pub(crate) home: Arc<Channel>,
     own: Option<(Arc<[u8]>, usize)>,
+    /// What its player still misses of the packet in which the kernel stopped taking.
+    rest: Option<Rest>,
+}
+
+/// The rest of a packet that was cut in two, kept while it can be read: should the listener lose its place, it gets
+/// this much before it jumps.
+#[derive(Debug)]
+struct Rest {
+    /// The position of its first byte: good for a cursor that is still there.
+    at: u64,
+    /// How many bytes it is.
+    len: usize,
+    /// Of these, what there was of them when they were looked at.
+    bytes: Vec<u8>,
 }
 
 /// The request that made a listener.
@@ -207,6 +222,7 @@ impl Listeners {
                 request,
                 home,
                 own: Some((own.into(), 0)),
+                rest: None,
             }),
         });
         self.enter(key, stream);
@@ -383,7 +399,7 @@ impl Listeners {
             if behind == 0 {
                 return Ok(None);
             }
-            let len = behind.min(u64::from(config.turn_bytes)) as u32;
+            let len = stream.portion(listener.cursor, behind, u64::from(config.turn_bytes)) as u32;
             listener.state = Readiness::InFlight(len);
             Payload::Span(Span {
                 ring: listener.stream,
@@ -401,6 +417,14 @@ impl Listeners {
         let full = |(key, listener): (usize, &Listener)| (listener.state == Readiness::Full).then_some(key);
         let keys: Vec<usize> = self.all.iter().filter_map(full).collect();
         for key in keys {
+            if self.all[key]
+                .cold
+                .rest
+                .as_ref()
+                .is_some_and(|rest| !rest.is_whole())
+            {
+                self.remember_rest(key);
+            }
             let listener = &mut self.all[key];
             let ring = self.streams[listener.stream as usize].reader.ring();
             let (head, window) = (ring.head(), ring.window());
@@ -417,28 +441,67 @@ impl Listeners {
                 slow.push(key);
             }
         }
+        if self.in_flight == 0 {
+            self.unpin_all();
+        }
     }
 
-    /// Moves a listener that has lost its place to the newest join point of its stream.
+    /// Moves a listener that has lost its place to the newest join point of its stream. What the kernel took of a
+    /// packet is made whole first. `false` when it has nowhere to go, or that packet's rest was not there yet when it
+    /// was last looked for.
+    ///
+    /// One who had everything, up to the middle of the newest packet, and is then lapped by a whole window between two
+    /// turns is torn: letting everybody go who was there would be worse. It is counted.
     fn jump(&mut self, key: usize) -> bool {
         let listener = &mut self.all[key];
         let stream = &mut self.streams[listener.stream as usize];
         let old = listener.cursor;
-        let Some((cursor, own)) = stream.jump_target(old) else {
+        let rest = listener.cold.rest.take().filter(|rest| rest.at == old);
+        if rest.as_ref().is_some_and(|rest| !rest.is_whole()) {
+            return false;
+        }
+        let Some((cursor, header)) = stream.jump_target(old) else {
             return false;
         };
+        let rest = rest.map(|rest| rest.bytes).unwrap_or_default();
+        let left = old + rest.len() as u64;
+        let left_out = cursor.saturating_sub(left);
+        let torn = stream.is_torn(left, cursor);
         listener.cursor = cursor;
-        listener.give(&own);
+        listener.give(&[rest, header].concat());
         let counters = self.house.counters(self.worker);
         counters.lag_jumps.up();
-        counters.lag_jumped_bytes.add(cursor.saturating_sub(old));
+        counters.lag_jumps_torn.add(u64::from(torn));
+        counters.lag_jumped_bytes.add(left_out);
         self.queue(key);
         true
     }
 
+    /// Keeps the rest of the packet that a listener whose socket is full was cut off in.
+    fn remember_rest(&mut self, key: usize) {
+        let listener = &mut self.all[key];
+        let known = listener
+            .cold
+            .rest
+            .as_ref()
+            .is_some_and(|rest| rest.at == listener.cursor && rest.is_whole());
+        let stream = &mut self.streams[listener.stream as usize];
+        if listener.has_own || known || !stream.is_packets() {
+            return;
+        }
+        stream.pin();
+        if listener.cursor >= stream.floor() {
+            listener.cold.rest = stream.rest(listener.cursor);
+        }
+    }
+
     /// What became of a send. Returns what was told in bytes.
     pub(crate) fn sent(&mut self, key: usize, result: Sent) {
+        self.took(key, result);
         self.in_flight_done();
+    }
+
+    fn took(&mut self, key: usize, result: Sent) {
         let counters = self.house.counters(self.worker);
         let listener = &mut self.all[key];
         let Readiness::InFlight(len) = listener.state else {
@@ -467,6 +530,10 @@ impl Listeners {
             counters.bytes_told.add(u64::from(taken));
             let stream = &self.streams[listener.stream as usize];
             stream.channel.told(self.worker, u64::from(taken));
+        }
+        if self.all[key].state == Readiness::Full {
+            // Now, while what was offered is pinned: when it is found to have lost its place, that is too late.
+            self.remember_rest(key);
         }
         let listener = &self.all[key];
         // The ring's own head: for bytes of its own nothing was pinned.
@@ -607,7 +674,58 @@ impl Listener {
     }
 }
 
+impl Rest {
+    fn is_whole(&self) -> bool {
+        self.bytes.len() == self.len
+    }
+}
+
 impl Stream {
+    /// Whether it is made of packets that a decoder wants whole.
+    fn is_packets(&self) -> bool {
+        self.framing == Framing::Raw && self.run.kind == Kind::MpegTs
+    }
+
+    /// Where in a packet a pinned position is, with as much of the packet's rest as there is.
+    fn cut(&self, at: u64) -> Option<(PacketCut, &[u8])> {
+        let from = self.reader.pinned().max(at.saturating_sub(PACKET_REACH));
+        let to = self.reader.seen().min(at + PACKET_REACH);
+        let around = self.reader.bytes(from, to.checked_sub(from)? as usize);
+        let here = usize::try_from(at.checked_sub(from)?).ok()?;
+        let after = around.get(here..)?;
+        let cut = packet_cut(around, here)?;
+        Some((cut, &after[..cut.rest.min(after.len())]))
+    }
+
+    /// What follows a pinned position up to the end of its packet, unless it is between two.
+    fn rest(&self, at: u64) -> Option<Rest> {
+        let (cut, bytes) = self.cut(at).filter(|(cut, _)| cut.rest > 0)?;
+        Some(Rest {
+            at,
+            len: cut.rest,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    /// Whether a packet begins at `to` and none at `from`, long gone.
+    fn is_torn(&self, from: u64, to: u64) -> bool {
+        let unit = self
+            .is_packets()
+            .then(|| self.cut(to))
+            .flatten()
+            .map(|(cut, _)| cut.unit as u64);
+        unit.is_some_and(|unit| !(to - from).is_multiple_of(unit))
+    }
+
+    /// How much somebody at `at` is sent at once who is so far behind: about `most`, up to the end of a packet.
+    fn portion(&self, at: u64, behind: u64, most: u64) -> u64 {
+        if behind <= most || !self.is_packets() {
+            return behind.min(most);
+        }
+        let rest = self.cut(at + most).map_or(0, |(cut, _)| cut.rest as u64);
+        behind.min(most + rest)
+    }
+
     /// The head of its ring.
     pub(crate) fn head(&self) -> u64 {
         self.reader.ring().head()

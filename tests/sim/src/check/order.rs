@@ -26,6 +26,8 @@ pub(crate) struct Order {
     pub(crate) matched: u64,
     /// Times it went forward within a life.
     pub(crate) jumps: u64,
+    /// Of these, those from the middle of a packet.
+    pub(crate) torn: u64,
     /// Lives it has heard.
     pub(crate) lives: Vec<u64>,
     pub(crate) first: Option<Place>,
@@ -42,6 +44,7 @@ impl Order {
             scratch: Vec::new(),
             matched: 0,
             jumps: 0,
+            torn: 0,
             lives: Vec::new(),
             first: None,
         }
@@ -198,6 +201,8 @@ impl Order {
                         to.life, to.at
                     ));
                 }
+                let is_torn = self.packing == Packing::Ts && left % self.packing.unit() as u64 != 0;
+                self.torn += u64::from(is_torn);
                 self.jumps += 1;
             }
             Some(_) => {}
@@ -251,10 +256,20 @@ mod tests {
     #[test]
     fn a_jump_forward_to_a_join_point_is_counted_and_one_elsewhere_is_wrong() {
         let mut order = Order::new(Packing::Ts, false);
-        order.feed(&read(TAPE, join(0), 1000)).unwrap();
-        order.feed(&read(TAPE, join(3), 1000)).unwrap();
+        order.feed(&read(TAPE, join(0), 188 * 5)).unwrap();
+        order.feed(&read(TAPE, join(3), 188 * 5)).unwrap();
         assert_eq!(order.jumps, 1);
         assert!(order.feed(&read(TAPE, join(5) + 188, 1000)).is_err());
+    }
+
+    #[test]
+    fn a_jump_from_the_middle_of_a_packet_is_torn() {
+        let mut order = Order::new(Packing::Ts, false);
+        order.feed(&read(TAPE, join(0), 188 * 5)).unwrap();
+        order.feed(&read(TAPE, join(3), 1000)).unwrap();
+        assert_eq!((order.jumps, order.torn), (1, 0));
+        order.feed(&read(TAPE, join(5), 1000)).unwrap();
+        assert_eq!((order.jumps, order.torn), (2, 1));
     }
 
     #[test]

@@ -57,10 +57,17 @@ impl World {
         if n.incarnation > 1 {
             return None;
         }
-        let here = self.listeners.iter().filter(|l| l.target == n.host);
-        let (jumps, declared) = (here.map(|l| l.order.jumps).sum::<u64>(), n.count("lag_jumps"));
+        let here = || self.listeners.iter().filter(|l| l.target == n.host);
+        let (jumps, declared) = (here().map(|l| l.order.jumps).sum::<u64>(), n.count("lag_jumps"));
         if jumps > declared {
             return Some(format!("listeners saw {jumps} jumps, it declares {declared}"));
+        }
+        let (torn, declared) = (
+            here().map(|l| l.order.torn).sum::<u64>(),
+            n.count("lag_jumps_torn"),
+        );
+        if torn > declared {
+            return Some(format!("{torn} jumps tore a packet, it declares {declared}"));
         }
         let sources = self.sources.iter().filter(|s| s.target == n.host);
         let sent = sources.flat_map(|s| &s.sent);

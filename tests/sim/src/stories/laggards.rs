@@ -36,6 +36,7 @@ fn a_laggard_jumps_and_the_third_jump_closes() {
         (world.listeners[0].order.jumps, world.listeners[0].ending),
         (2, Ending::Reset)
     );
+    assert_eq!(world.listeners[0].order.torn, 0);
 }
 
 #[test]
