@@ -14,6 +14,7 @@ macro_rules! on_both_backends {
     };
 }
 
+mod bad_weather;
 mod chain;
 mod common;
 mod configuration;
@@ -27,3 +28,4 @@ mod neighbours;
 mod page;
 mod slow_listeners;
 mod source_blinks;
+mod starved;

@@ -2,6 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -51,6 +55,20 @@ impl Crowd {
         Self { streams }
     }
 
+    /// They listen from now on, without a judge: what comes is read and forgotten.
+    pub fn drink(self) -> Drinkers {
+        let streams = self.streams;
+        let heard: Arc<[AtomicU64]> = streams.iter().map(|_| AtomicU64::new(0)).collect();
+        let done = Arc::new(AtomicBool::new(false));
+        let (theirs, stop) = (heard.clone(), done.clone());
+        let thread = std::thread::spawn(move || drink(streams, &theirs, &stop));
+        Drinkers {
+            heard,
+            done,
+            thread: Some(thread),
+        }
+    }
+
     /// How many of them the relay has let go.
     pub fn closed(&self) -> usize {
         let hung = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
@@ -86,5 +104,53 @@ impl Crowd {
             buffer
         };
         self.streams.iter_mut().map(read).collect()
+    }
+}
+
+/// Many who read what comes, on one thread.
+#[derive(Debug)]
+pub struct Drinkers {
+    heard: Arc<[AtomicU64]>,
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drinkers {
+    /// How many bytes the one who has heard least has heard.
+    pub fn least(&self) -> u64 {
+        self.heard
+            .iter()
+            .map(|n| n.load(Ordering::Relaxed))
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// How many bytes all of them have heard.
+    pub fn total(&self) -> u64 {
+        self.heard.iter().map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Drop for Drinkers {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn drink(mut streams: Vec<TcpStream>, heard: &[AtomicU64], done: &AtomicBool) {
+    const ROUND: Duration = Duration::from_millis(20);
+    let mut buffer = vec![0; 256 * 1024];
+    for stream in &streams {
+        let _ = stream.set_nonblocking(true);
+    }
+    while !done.load(Ordering::Relaxed) {
+        for (stream, heard) in streams.iter_mut().zip(heard) {
+            let n = stream.read(&mut buffer).unwrap_or(0);
+            heard.fetch_add(n as u64, Ordering::Relaxed);
+        }
+        std::thread::sleep(ROUND);
     }
 }

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bins;
+mod cage;
 mod crowd;
 mod http;
 mod listener;
@@ -19,17 +20,20 @@ mod process;
 mod relay;
 mod source;
 mod tools;
+mod weather;
 mod witness;
 mod world;
 
 pub use bins::{bin, bin_dir};
-pub use crowd::Crowd;
+pub use cage::Cage;
+pub use crowd::{Crowd, Drinkers};
 pub use http::{Answer, Talk, basic, get};
 pub use listener::Listener;
 pub use numbered::{Checker, Form, Jump};
 pub use process::{Process, Signal};
 pub use relay::{ADMIN_PASSWORD, Backend, NODE_TOKEN, Opts, PeerLite, Relay, SOURCE_PASSWORD, eventually};
 pub use source::{Framing, Source};
-pub use tools::{decodes, ffmpeg, have, icecast, is_root, lacks, play, publish, tool, vlc};
+pub use tools::{decodes, ffmpeg, have, icecast, is_root, lacks, note_missing, play, publish, tool, vlc};
+pub use weather::{Sky, Weather};
 pub use witness::Witness;
 pub use world::{Host, World, pass};

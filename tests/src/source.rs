@@ -158,6 +158,9 @@ impl Pusher {
         let began = Instant::now();
         // The first group at once, so that there is a join point from the beginning.
         let ahead = self.form.group() + 2;
+        // A slow source need not look often: there may be hundreds.
+        let unit = Duration::from_millis(8 * self.form.unit_bytes() as u64 / self.kbps.max(1));
+        let tick = (unit / 4).clamp(TICK, 10 * TICK);
         while !self.done.load(Ordering::Relaxed) {
             let sent = self.next.load(Ordering::Relaxed) - first;
             let bits = began.elapsed().as_millis() as u64 * self.kbps;
@@ -171,7 +174,7 @@ impl Pusher {
                 return;
             }
             if self.kbps != 0 {
-                std::thread::sleep(TICK);
+                std::thread::sleep(tick);
             }
         }
     }

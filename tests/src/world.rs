@@ -19,6 +19,7 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::tools::is_root;
+use crate::weather::Weather;
 
 /// All our namespaces begin so; the process id follows.
 const PREFIX: &str = "totality-";
@@ -96,6 +97,41 @@ impl World {
             hosts: Mutex::new(BTreeMap::new()),
             dir: Arc::new(dir),
         }
+    }
+
+    /// Puts weather between a host and the switch: its cable is cut in the middle, and what comes out at either end is
+    /// carried over by hand, late, or not at all. It lasts as long as what is returned.
+    ///
+    /// # Panics
+    ///
+    /// On a world without namespaces.
+    pub fn weather(&self, host: &Host, seed: u64) -> Weather {
+        assert!(self.isolated, "weather needs namespaces");
+        let (port, switch) = (&host.port, &host.switch);
+        let air = format!("{}air-{port}", self.prefix);
+        let far = format!("w{port}");
+        ip(&format!("netns add {air}"));
+        ip(&format!("-n {switch} link set {port} nomaster"));
+        ip(&format!("-n {switch} link set {port} netns {air}"));
+        ip(&format!(
+            "-n {air} link add far type veth peer name {far} netns {switch}"
+        ));
+        ip(&format!("-n {air} link set {port} up"));
+        ip(&format!("-n {air} link set far up"));
+        ip(&format!("-n {switch} link set {far} master br0 up"));
+        // One packet, one frame, with its own checksum: else whole trains of packets would be lost at once.
+        for (netns, device) in [
+            (&host.netns_name, "eth0"),
+            (&air, port),
+            (&air, "far"),
+            (switch, &far),
+        ] {
+            let words =
+                format!("netns exec {netns} ethtool -K {device} tx off rx off tso off gso off gro off");
+            ip(&words);
+        }
+        let netns = File::open(format!("/var/run/netns/{air}")).unwrap();
+        Weather::begin(netns, [port.clone(), "far".to_owned()], seed)
     }
 
     /// Whether hosts have networks of their own.
@@ -301,6 +337,21 @@ impl Host {
     /// Puts it in again.
     pub fn plug(&self) {
         ip(&format!("-n {} link set {} up", self.switch, self.port));
+    }
+
+    /// Lets the kernel drop what comes in to this host, and what goes out, once `quota` bytes have gone that way.
+    ///
+    /// # Panics
+    ///
+    /// When nftables cannot.
+    pub fn drop_after(&self, quota: u64) {
+        for hook in ["input", "output"] {
+            let rules = format!(
+                "add table inet hole; add chain inet hole {hook} {{ type filter hook {hook} priority 0; }}; \
+                 add rule inet hole {hook} ip protocol tcp quota over {quota} bytes drop"
+            );
+            self.sh("nft", &[&rules]);
+        }
     }
 
     /// Kernel memory of all TCP sockets on this machine, in bytes (`/proc/net/sockstat`; the kernel keeps one sum).
