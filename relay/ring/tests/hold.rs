@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Barrier;
 
 use proptest::prelude::*;
 use relay_ring::{Holder, Reader, Ring, SEGMENTS, Writer};
@@ -171,6 +172,67 @@ fn a_ring_says_where_it_lies() {
     let there = reader.bytes(at, 1).as_ptr() as usize;
     assert_eq!(there, start.as_ptr() as usize + ring.offset(at));
     assert_eq!(ring.offset(at + 5 * CAP as u64), ring.offset(at));
+}
+
+/// A worker that gives away all it reads and gets it back late, newest first, while the writer goes round and round.
+/// The writer has written something; it goes on when all workers have given something away, to be kept to the end.
+fn work(ring: &Ring, slot: usize, total: u64, begin: &Barrier) {
+    let (mut reader, mut holder) = (ring.reader(slot), ring.holder(slot));
+    reader.pin(0).expect("the writer waits");
+    let first = give(&reader, &mut holder, 0, 1_000);
+    reader.unpin();
+    begin.wait();
+    let (mut cursor, mut out) = (0, Vec::new());
+    while cursor < total {
+        match reader.pin(cursor) {
+            Err(lapped) => cursor = lapped.floor.max(cursor),
+            Ok(head) => {
+                let len = (head - cursor).min(7_000) as u32;
+                if len > 0 {
+                    assert!(reader.bytes(cursor, len as usize) == stretch(cursor, len as usize));
+                    out.push(give(&reader, &mut holder, cursor, len));
+                }
+                cursor += u64::from(len);
+            }
+        }
+        reader.unpin();
+        if out.len() > 20 {
+            out.drain(5..).rev().for_each(|flight| flight.land(&mut holder));
+        }
+        if out.len() == 5 && cursor % 3 == 0 {
+            out.drain(..).for_each(|flight| flight.land(&mut holder));
+        }
+    }
+    out.into_iter()
+        .chain([first])
+        .for_each(|flight| flight.land(&mut holder));
+    assert_eq!(holder.held(), 0);
+}
+
+#[test]
+fn workers_on_other_threads_hold_while_the_writer_laps() {
+    let (mut writer, ring) = Ring::new(CAP, 3, 0).expect("memory");
+    let total = 48 * CAP as u64;
+    let begin = Barrier::new(4);
+    fill(&mut writer, 1_316);
+    std::thread::scope(|scope| {
+        for slot in 0..3 {
+            let (ring, begin) = (&ring, &begin);
+            scope.spawn(move || work(ring, slot, total, begin));
+        }
+        begin.wait();
+        while writer.head() < total {
+            let bytes = stretch(writer.head(), 1_316.min((total - writer.head()) as usize));
+            let mut taken = 0;
+            while taken < bytes.len() {
+                taken += writer.append(&bytes[taken..]);
+            }
+        }
+    });
+    assert!(
+        ring.version() > 0,
+        "the first of it was held for longer than a lap"
+    );
 }
 
 #[derive(Clone, Debug)]
