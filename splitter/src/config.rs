@@ -1,15 +1,25 @@
 //! What an operator may set for a team, with the defaults and why they are what they are.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::wire::b::CHUNK_BYTES_MAX;
+use crate::dialect::Dialect;
 
 /// Settings of one team. [`Config::check`] says whether they go together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// What the team speaks; the wire does not tell. B.
+    pub dialect: Dialect,
+    /// ACS: members whose chunks are lost get fewer to relay. Yes.
+    pub acs: bool,
+    /// LRS: chunks that are reported lost are sent again. Yes.
+    pub lrs: bool,
+    /// How much of the stream may be sent again, in percent. 100.
+    pub resend_percent: u16,
+    /// IMS, generation B: all chunks go to this multicast group, and nobody relays. None.
+    pub group: Option<SocketAddrV4>,
     /// Bytes of data in each chunk, 1 to 65,505. 1024, as the reference has it: with all headers it fits any MTU.
     pub chunk_bytes: u16,
     /// The peers' buffers, in chunks, and how far back a loss may be reported. 256, as the reference has it.
@@ -30,6 +40,8 @@ pub struct Config {
     pub max_arrivals: u16,
     /// A peer is expelled when its counted losses are over this. 32. They are halved each second.
     pub loss_limit: u32,
+    /// A peer is expelled when so many of its chunks in a row are lost: then it is gone, or relays nothing. 8.
+    pub row_limit: u32,
     /// A peer is expelled after so many reports that its port is closed. 2: one may be from before it came.
     pub closed_limit: u32,
     /// A newcomer that has not said what it is in this time is let go. 5 s.
@@ -43,6 +55,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            dialect: Dialect::B,
+            acs: true,
+            lrs: true,
+            resend_percent: 100,
+            group: None,
             chunk_bytes: 1024,
             buffer_chunks: 256,
             header_bytes: 8192,
@@ -52,6 +69,7 @@ impl Default for Config {
             max_peers: 128,
             max_arrivals: 32,
             loss_limit: 32,
+            row_limit: 8,
             closed_limit: 2,
             greeting_timeout: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(15),
@@ -64,8 +82,19 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// No datagram has this size.
-    #[error("expected a chunk of 1 to 65505 bytes, got {0}")]
-    ChunkSize(u16),
+    #[error("expected a chunk of 1 to {max} bytes, got {got}")]
+    ChunkSize {
+        /// What fits a datagram with what goes around it.
+        max: u16,
+        /// As configured.
+        got: u16,
+    },
+    /// Nobody can hear it.
+    #[error("expected a multicast group (224.0.0.0/4) and a port, got {0}")]
+    Group(SocketAddrV4),
+    /// In generation C it is the peers that multicast.
+    #[error("expected no multicast group in generation C, got {0}")]
+    GroupInC(SocketAddrV4),
     /// No peer can be in a team of none.
     #[error("expected a limit of at least 1 {0}, got 0")]
     Zero(&'static str),
@@ -80,19 +109,42 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The sets of rules in force, by the names that the literature has for them.
+    pub fn sets(&self) -> Vec<&'static str> {
+        let sets = [
+            (self.group.is_none(), "DBS"),
+            (self.group.is_some(), "IMS"),
+            (self.acs && self.group.is_none(), "ACS"),
+            (self.lrs && self.group.is_none(), "LRS"),
+        ];
+        sets.into_iter()
+            .filter(|(in_force, _)| *in_force)
+            .map(|(_, name)| name)
+            .collect()
+    }
+
     /// Whether a team can be led with these settings.
     ///
     /// # Errors
     ///
     /// The first setting that is impossible.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=CHUNK_BYTES_MAX).contains(&self.chunk_bytes) {
-            return Err(ConfigError::ChunkSize(self.chunk_bytes));
+        let (got, max) = (self.chunk_bytes, self.dialect.chunk_bytes_max());
+        if !(1..=max).contains(&got) {
+            return Err(ConfigError::ChunkSize { max, got });
+        }
+        match (self.group, self.dialect) {
+            (Some(group), _) if !group.ip().is_multicast() || group.port() == 0 => {
+                return Err(ConfigError::Group(group));
+            }
+            (Some(group), Dialect::C) => return Err(ConfigError::GroupInC(group)),
+            _ => {}
         }
         let limits = [
             (self.buffer_chunks, "chunk of buffer"),
             (self.max_peers, "peer"),
             (self.max_arrivals, "arrival"),
+            (u16::from(self.row_limit > 0), "loss in a row"),
         ];
         if let Some((_, what)) = limits.into_iter().find(|&(limit, _)| limit == 0) {
             return Err(ConfigError::Zero(what));
@@ -112,6 +164,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sets_have_their_names() {
+        assert_eq!(Config::default().sets(), ["DBS", "ACS", "LRS"]);
+        let group = Config {
+            group: Some("224.0.0.1:8001".parse().unwrap()),
+            ..Config::default()
+        };
+        assert_eq!(group.sets(), ["IMS"]);
+    }
+
+    #[test]
     fn each_limit_holds_at_its_edge() {
         let with = |chunk_bytes, buffer_chunks, max_peers, max_arrivals| {
             Config {
@@ -126,8 +188,33 @@ mod tests {
         assert_eq!(Config::default().check(), Ok(()));
         assert_eq!(with(1, 1, 1, 1), Ok(()));
         assert_eq!(with(65_505, 65_535, 65_535, 1), Ok(()));
-        assert_eq!(with(65_506, 256, 2, 1), Err(ConfigError::ChunkSize(65_506)));
-        assert_eq!(with(0, 256, 2, 1), Err(ConfigError::ChunkSize(0)));
+        assert_eq!(
+            with(65_506, 256, 2, 1),
+            Err(ConfigError::ChunkSize {
+                max: 65_505,
+                got: 65_506
+            })
+        );
+        assert_eq!(
+            with(0, 256, 2, 1),
+            Err(ConfigError::ChunkSize { max: 65_505, got: 0 })
+        );
+        let wire = |dialect, group: Option<&str>| {
+            let config = Config {
+                dialect,
+                group: group.map(|group| group.parse().unwrap()),
+                ..Config::default()
+            };
+            config.check()
+        };
+        assert_eq!(wire(Dialect::B, Some("224.0.0.1:8001")), Ok(()));
+        let bad = "10.0.0.1:8001".parse().unwrap();
+        assert_eq!(
+            wire(Dialect::B, Some("10.0.0.1:8001")),
+            Err(ConfigError::Group(bad))
+        );
+        assert!(wire(Dialect::B, Some("224.0.0.1:0")).is_err());
+        assert!(wire(Dialect::C, Some("224.0.0.1:8001")).is_err());
         assert_eq!(with(1024, 0, 2, 1), Err(ConfigError::Zero("chunk of buffer")));
         assert_eq!(with(1024, 256, 0, 1), Err(ConfigError::Zero("peer")));
         assert_eq!(with(1024, 256, 2, 0), Err(ConfigError::Zero("arrival")));

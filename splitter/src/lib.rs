@@ -9,6 +9,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
+mod counters;
+mod dialect;
+mod dice;
 mod frame;
 mod limit;
 pub mod peer;
@@ -17,5 +20,6 @@ pub mod stats;
 pub mod wire;
 
 pub use config::{Config, ConfigError};
+pub use dialect::Dialect;
 pub use frame::{FRAME_MAX, Frame};
 pub use stats::TeamStats;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use thiserror::Error;
 
 pub mod b;
+pub mod c;
 
 /// An IPv4 address and a port, as generations B and T have it.
 pub const ENDPOINT_BYTES: usize = 6;
@@ -43,6 +44,17 @@ pub fn unwrap_number(number: u16, near: u64) -> u64 {
         None if ahead < 0 => u64::from(number),
         None => near - (1 << 16) + u64::from(ahead.unsigned_abs()),
     }
+}
+
+/// Whether chunks of this size fit a datagram, and a buffer is one.
+fn check_sizes(chunk_bytes: u16, chunk_bytes_max: u16, buffer_chunks: u16) -> Result<(), WireError> {
+    if !(1..=chunk_bytes_max).contains(&chunk_bytes) {
+        return Err(WireError::new("a chunk that fits a datagram", chunk_bytes));
+    }
+    if buffer_chunks == 0 {
+        return Err(WireError::new("a buffer of at least 1 chunk", buffer_chunks));
+    }
+    Ok(())
 }
 
 /// As a `u16`, for a list or a name that begins with its length.

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use common::pcap::{Packet, packets, said};
 use relay_seam::Now;
 use splitter::Config;
 use splitter::peer::{self, Peer, PeerConfig};
@@ -18,49 +21,10 @@ const SPLITTER: u16 = 8001;
 const TEAM: [u16; 3] = [37713, 36605, 45311];
 const CHUNK_BYTES: u16 = 1024;
 
-#[derive(Clone, Debug)]
-struct Packet {
-    tcp: bool,
-    from: u16,
-    to: u16,
-    payload: Vec<u8>,
-}
-
-fn be16(bytes: &[u8], at: usize) -> usize {
-    usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
-}
-
-/// The payloads of a little-endian pcap of Ethernet frames with IPv4, empty ones left out.
-fn packets() -> Vec<Packet> {
-    assert_eq!(CAPTURE[..4], [0xd4, 0xc3, 0xb2, 0xa1], "a little-endian pcap");
-    let (mut rest, mut out) = (&CAPTURE[24..], Vec::new());
-    while !rest.is_empty() {
-        let captured = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
-        out.push(packet(&rest[16..16 + captured]));
-        rest = &rest[16 + captured..];
-    }
-    out.retain(|packet| !packet.payload.is_empty());
-    out
-}
-
-fn packet(frame: &[u8]) -> Packet {
-    let ip = &frame[14..][..be16(&frame[14..], 2)];
-    let segment = &ip[usize::from(ip[0] & 15) * 4..];
-    let tcp = ip[9] == 6;
-    let header = if tcp { usize::from(segment[12] >> 4) * 4 } else { 8 };
-    let (from, to) = (be16(segment, 0) as u16, be16(segment, 2) as u16);
-    Packet {
-        tcp,
-        from,
-        to,
-        payload: segment[header..].to_vec(),
-    }
-}
-
 /// The datagrams of the team; other programs spoke on that loopback too.
 fn datagrams() -> Vec<Packet> {
-    let team = |port: u16| port == SPLITTER || TEAM.contains(&port);
-    packets()
+    let team = |at: SocketAddrV4| at.port() == SPLITTER || TEAM.contains(&at.port());
+    packets(CAPTURE)
         .into_iter()
         .filter(|packet| !packet.tcp && team(packet.from) && team(packet.to))
         .collect()
@@ -68,13 +32,8 @@ fn datagrams() -> Vec<Packet> {
 
 /// What went over a member's TCP connection: from the splitter, and to it.
 fn join_of(port: u16) -> (Vec<u8>, Vec<u8>) {
-    let bytes = |from, to| {
-        let segments = packets()
-            .into_iter()
-            .filter(move |p| p.tcp && (p.from, p.to) == (from, to));
-        segments.flat_map(|p| p.payload).collect()
-    };
-    (bytes(SPLITTER, port), bytes(port, SPLITTER))
+    let (splitter, member) = (here(SPLITTER), here(port));
+    (said(CAPTURE, splitter, member), said(CAPTURE, member, splitter))
 }
 
 fn here(port: u16) -> SocketAddrV4 {
@@ -89,7 +48,7 @@ fn every_datagram_is_read_and_written_byte_for_byte() {
     } in datagrams()
     {
         let mut again = Vec::new();
-        let kind = if to == SPLITTER {
+        let kind = if to == here(SPLITTER) {
             let said = ToSplitter::parse(&payload).unwrap();
             said.encode(&mut again);
             assert_eq!(said, ToSplitter::Goodbye);
@@ -100,7 +59,7 @@ fn every_datagram_is_read_and_written_byte_for_byte() {
             match said {
                 ToPeer::Chunk(_) => "chunk",
                 ToPeer::Hello => "hello",
-                ToPeer::Goodbye if from == SPLITTER => "goodbye answered",
+                ToPeer::Goodbye if from == here(SPLITTER) => "goodbye answered",
                 ToPeer::Goodbye => "goodbye to a peer",
             }
         };
@@ -191,8 +150,11 @@ fn our_rules_say_what_the_reference_said() {
         }
     }
     let mut answered = Vec::new();
-    for Packet { from, payload, .. } in datagrams().into_iter().filter(|packet| packet.to == SPLITTER) {
-        answered.extend(asked(&mut team, now, Input::Datagram(here(from), &payload)));
+    for Packet { from, payload, .. } in datagrams()
+        .into_iter()
+        .filter(|packet| packet.to == here(SPLITTER))
+    {
+        answered.extend(asked(&mut team, now, Input::Datagram(from, &payload)));
         let later = now + Config::default().farewell_timeout;
         answered.extend(asked(&mut team, later, Input::Tick));
     }
@@ -218,7 +180,7 @@ fn chunks_go_to(team: &mut Splitter, port: u16, now: Now) {
         let [Action::Chunk { to, number: n, frame }] = sent[..] else {
             panic!("{sent:?}")
         };
-        assert_eq!((to, n, packet.to), (here(port), number, port));
+        assert_eq!((to, n, packet.to), (here(port), number, here(port)));
         assert_eq!(frame.datagram(&packet.payload[2..]), packet.payload);
     }
 }
@@ -250,11 +212,11 @@ fn our_peer_says_what_the_reference_s_peers_said() {
         assert_eq!(sent(&wanted), sent_by(port, b"H"), "{port}'s hellos");
 
         let mut played = Vec::new();
-        for packet in datagrams().into_iter().filter(|packet| packet.to == port) {
+        for packet in datagrams().into_iter().filter(|packet| packet.to == here(port)) {
             played.extend(heard(
                 &mut peer,
                 now,
-                peer::Input::Datagram(here(packet.from), &packet.payload),
+                peer::Input::Datagram(packet.from, &packet.payload),
             ));
         }
         let numbers = played.iter().filter_map(|action| match action {
@@ -289,6 +251,6 @@ fn sent(actions: &[peer::Action]) -> Vec<(u16, Vec<u8>)> {
 fn sent_by(port: u16, kind: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let packets = datagrams()
         .into_iter()
-        .filter(|packet| packet.from == port && packet.payload == kind);
-    packets.map(|packet| (packet.to, packet.payload)).collect()
+        .filter(|packet| packet.from == here(port) && packet.payload == kind);
+    packets.map(|packet| (packet.to.port(), packet.payload)).collect()
 }

@@ -147,7 +147,11 @@ fn honest_peers_behind_lossy_paths_stay() {
         twice: 50,
         ..city()
     };
-    let mut world = World::of(12, small(), net, 77);
+    let config = Config {
+        lrs: false,
+        ..small()
+    };
+    let mut world = World::of(12, config, net, 77);
     world.stream(4000, 5);
     let expelled = world.splitter.stats().expelled_losses;
     assert_eq!(expelled, 0, "{:?}", world.splitter.stats());

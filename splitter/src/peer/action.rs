@@ -44,6 +44,8 @@ pub enum Action {
         /// How many bytes, the answer's head included.
         bytes: u16,
     },
+    /// Hear this multicast group, until the membership is over: its datagrams are to be told as all others.
+    Hear(SocketAddrV4),
     /// The beginning of the stream, for the player, before any chunk.
     Header(Vec<u8>),
     /// Send a datagram.

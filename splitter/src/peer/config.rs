@@ -2,9 +2,23 @@
 
 use std::time::Duration;
 
+use super::flood::Subnet;
+use crate::dialect::Dialect;
+
 /// Settings of one membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
+    /// What the team speaks; the wire does not tell. B.
+    pub dialect: Dialect,
+    /// Generation B: the splitter multicasts (IMS), and nobody relays. The wire does not tell. No.
+    pub multicast: bool,
+    /// Generation C: the subnet whose members hear what we relay by multicast (IMS). None.
+    pub subnet: Option<Subnet>,
+    /// Generation C: leave without a word to the team mates, because the goodbye of one that joined later ends the
+    /// reference's peers. They notice that nothing comes. Yes.
+    pub spare_reference_peers: bool,
+    /// Where chance begins: which team mate is asked. To differ from peer to peer. 0.
+    pub seed: u64,
     /// Whether it says that it is a monitor, which reports losses to the splitter. Without: no.
     pub monitor: bool,
     /// Whether it reports losses although it is no monitor: splitters with the rule set LRS send them again, and no
@@ -38,6 +52,11 @@ pub struct PeerConfig {
 impl Default for PeerConfig {
     fn default() -> Self {
         Self {
+            dialect: Dialect::B,
+            multicast: false,
+            subnet: None,
+            spare_reference_peers: true,
+            seed: 0,
             monitor: false,
             report_losses: false,
             fetch_header: true,

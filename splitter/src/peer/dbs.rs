@@ -1,8 +1,9 @@
-//! DBS (data broadcasting), the peer's side, generation B: join, buffer, relay, play, complain, leave.
+//! DBS (data broadcasting), the peer's side: join, buffer, relay, play, complain, leave.
 //!
-//! It gets along with the reference's splitter and peers and does right what they do not: it plays each number once and
-//! across the end of the numbers, says which chunks it lost, gives up a splitter that is silent, and does not wait for
-//! ever for the answer to its goodbye.
+//! How chunks are relayed is the generation's: [`super::burst`] in B, [`super::flood`] in C. It gets along with the
+//! reference's splitters and peers and does right what they do not: it plays each number once and across the end of the
+//! numbers, says which chunks it lost, gives up a splitter that is silent, and does not wait for ever for the answer
+//! to its goodbye.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -13,20 +14,25 @@ use relay_seam::Now;
 use super::action::{Action, Ended, Input};
 use super::burst::{Burst, Relay};
 use super::config::PeerConfig;
+use super::flood::Flood;
+use super::invitation::{Header, Invitation};
 use super::mates::{Mates, Met};
 use super::playout::{Due, Kept, Playout};
 use super::stats::PeerStats;
-use crate::frame::Frame;
+use crate::dialect::{Dialect, Word};
+use crate::dice::Dice;
 use crate::limit::Allowance;
-use crate::wire::b::{Chunk, GOODBYE, Greeting, HELLO, READY, ToPeer, ToSplitter, Welcome};
+use crate::wire::b::{Greeting, READY};
 use crate::wire::unwrap_number;
 
 /// A goodbye is repeated so often until it is answered, when no chunk reminds us earlier.
 const GOODBYE_AGAIN: Duration = Duration::from_millis(250);
-/// Losses reported after one chunk; more come only of numbers that jump.
+/// Who multicasts is believed until it is silent for so long.
+const CASTER_SILENCE: Duration = Duration::from_secs(1);
+/// Losses reported, and chunks asked for, after one chunk; more come only of numbers that jump.
 const COMPLAINTS_MAX: u64 = 16;
 /// Chunks that may still be on their way however small the team is.
-const REORDER_CHUNKS: u64 = 8;
+const REORDER_CHUNKS: u64 = 16;
 
 #[derive(Debug)]
 enum Stage {
@@ -42,6 +48,14 @@ enum Stage {
     Over,
 }
 
+#[derive(Debug)]
+enum Relaying {
+    Burst(Burst),
+    Flood(Flood),
+    /// The splitter multicasts.
+    Nothing,
+}
+
 /// A member of a team.
 #[derive(Debug)]
 pub struct Peer {
@@ -52,12 +66,15 @@ pub struct Peer {
     playout: Option<Playout>,
     chunk_bytes: u16,
     mates: Mates,
-    burst: Burst,
-    /// All numbers before this have come, or were complained about.
-    judged: u64,
+    relaying: Relaying,
+    /// All numbers before these have come, or were judged missing, for the first and for the second time.
+    judged: [u64; 2],
+    /// Who multicasts.
+    caster: Option<SocketAddrV4>,
     /// When the splitter was heard last.
     heard: Now,
     upload: Option<Allowance>,
+    dice: Dice,
     skipped: Option<(u64, u64)>,
     relays: Vec<Relay>,
     actions: VecDeque<Action>,
@@ -72,13 +89,15 @@ impl Peer {
             upload: config
                 .upload_chunks_max
                 .map(|max| Allowance::per_second(max, now)),
+            dice: Dice::new(config.seed),
             config,
             splitter,
             stage: Stage::Joining(Vec::new()),
             playout: None,
             chunk_bytes: 0,
-            burst: Burst::default(),
-            judged: 0,
+            relaying: Relaying::Nothing,
+            judged: [0; 2],
+            caster: None,
             heard: now,
             skipped: None,
             relays: Vec::new(),
@@ -114,13 +133,16 @@ impl Peer {
         self.playout.as_ref()?.data(number)
     }
 
+    /// In generation B a newcomer says what it is, save where the splitter multicasts; in C it says nothing.
     fn greet(&mut self) {
-        let greeting = if self.config.monitor {
-            Greeting::Monitor
-        } else {
-            Greeting::Peer
-        };
-        self.actions.push_back(Action::Tell(vec![greeting.byte()]));
+        if self.config.dialect == Dialect::B && !self.config.multicast {
+            let greeting = if self.config.monitor {
+                Greeting::Monitor
+            } else {
+                Greeting::Peer
+            };
+            self.actions.push_back(Action::Tell(vec![greeting.byte()]));
+        }
     }
 
     fn told(&mut self, now: Now, bytes: &[u8]) {
@@ -128,54 +150,84 @@ impl Peer {
             return;
         };
         heard.extend_from_slice(bytes);
-        let heard = std::mem::take(heard);
-        match Welcome::parse(&heard) {
+        match Invitation::read(&self.config, heard) {
             Err(error) => self.over(Ended::Protocol(error)),
-            Ok(Some((welcome, n))) if n + self.header_bytes(&welcome) <= heard.len() => {
+            Ok(Some(invitation)) => {
                 self.heard = now;
-                self.welcomed(&welcome, &heard[n..]);
+                self.welcomed(invitation);
             }
-            // Never more than the fields can say: some 500 KiB.
-            Ok(_) => self.stage = Stage::Joining(heard),
+            // Never more than the fields can say: some 640 KiB.
+            Ok(None) => {}
         }
     }
 
-    fn header_bytes(&self, welcome: &Welcome<'_>) -> usize {
-        usize::from(self.config.header_in_join) * usize::from(welcome.header_bytes)
-    }
-
-    fn welcomed(&mut self, welcome: &Welcome<'_>, rest: &[u8]) {
-        let asked = Playout::bytes(welcome.buffer_chunks, welcome.chunk_bytes);
+    fn welcomed(&mut self, invitation: Invitation) {
+        let asked = Playout::bytes(invitation.buffer_chunks, invitation.chunk_bytes);
         if asked > self.config.buffer_bytes_max {
             let limit = self.config.buffer_bytes_max;
             return self.over(Ended::Buffer { limit, asked });
         }
-        self.playout = Some(Playout::new(welcome.buffer_chunks, welcome.chunk_bytes));
-        self.chunk_bytes = welcome.chunk_bytes;
-        for peer in welcome.peers.iter() {
-            if self.meet(peer, true) {
-                self.send(peer, &HELLO);
+        self.playout = Some(Playout::new(invitation.buffer_chunks, invitation.chunk_bytes));
+        self.chunk_bytes = invitation.chunk_bytes;
+        self.relaying = match (invitation.me, invitation.group) {
+            (_, Some(group)) => {
+                self.actions.push_back(Action::Hear(group));
+                Relaying::Nothing
             }
-        }
+            (Some(me), None) => {
+                self.hear_subnet();
+                let slots = 2 * usize::from(invitation.buffer_chunks);
+                Relaying::Flood(Flood::new(me, self.config.subnet, slots))
+            }
+            (None, None) => Relaying::Burst(Burst::default()),
+        };
+        self.introduce(invitation.peers);
         self.stage = Stage::Fetching;
-        match (self.config.header_in_join, self.config.fetch_header) {
-            (true, _) => {
-                let header = rest[..self.header_bytes(welcome)].to_vec();
-                self.actions.push_back(Action::Header(header));
-                self.ready();
-            }
-            (false, true) if welcome.header_bytes > 0 => self.actions.push_back(Action::Fetch {
-                source: welcome.source,
-                channel: welcome.channel.to_vec(),
-                bytes: welcome.header_bytes,
-            }),
-            (false, _) => self.ready(),
+        self.begin(invitation.header);
+    }
+
+    fn hear_subnet(&mut self) {
+        if let Some(subnet) = self.config.subnet {
+            self.actions.push_back(Action::Hear(subnet.group));
         }
+    }
+
+    /// Says hello: in generation C to the splitter, too, which only then knows that we are there.
+    fn introduce(&mut self, peers: Vec<SocketAddrV4>) {
+        if self.config.dialect == Dialect::C {
+            self.say(self.splitter, Word::Hello);
+        }
+        for peer in peers {
+            if self.meet(peer, true) {
+                self.say(peer, Word::Hello);
+            }
+        }
+    }
+
+    fn begin(&mut self, header: Header) {
+        match header {
+            Header::At {
+                source,
+                channel,
+                bytes,
+            } if self.config.fetch_header => {
+                return self.actions.push_back(Action::Fetch {
+                    source,
+                    channel,
+                    bytes,
+                });
+            }
+            Header::Here(header) => self.actions.push_back(Action::Header(header)),
+            Header::At { .. } | Header::Nowhere => {}
+        }
+        self.ready();
     }
 
     fn ready(&mut self) {
         if matches!(self.stage, Stage::Fetching) {
-            self.actions.push_back(Action::Tell(vec![READY]));
+            if self.config.dialect == Dialect::B {
+                self.actions.push_back(Action::Tell(vec![READY]));
+            }
             self.actions.push_back(Action::HangUp);
             self.stage = Stage::Member;
         }
@@ -196,6 +248,9 @@ impl Peer {
         let met = self.mates.meet(peer, known);
         self.stats.mates_full += u64::from(met == Met::Full);
         self.stats.mates_impossible += u64::from(met == Met::Impossible);
+        if let (Met::New, Relaying::Flood(flood)) = (met, &mut self.relaying) {
+            flood.met(peer);
+        }
         met == Met::New
     }
 
@@ -204,40 +259,103 @@ impl Peer {
             self.stats.early += 1;
             return;
         }
-        let own = from == self.splitter;
-        match ToPeer::parse(datagram, self.chunk_bytes) {
-            Ok(ToPeer::Chunk(chunk)) => self.chunk(now, from, &chunk),
-            Ok(ToPeer::Hello) => {
+        self.tune_in(now, from);
+        let own = self.is_splitter(from);
+        let word = self.config.dialect.peer_hears(datagram, self.chunk_bytes, own);
+        match (word, &self.relaying) {
+            // What we multicast may come back.
+            (_, Relaying::Flood(flood)) if flood.is_me(from) => {}
+            (Ok(Word::Chunk { number, data, origin }), relaying)
+                if own || !matches!(relaying, Relaying::Nothing) =>
+            {
+                self.chunk(now, from, number, data, origin.unwrap_or(from));
+            }
+            (Ok(Word::Released), _) if own => self.released(),
+            (Ok(word), Relaying::Burst(_) | Relaying::Flood(_)) if !own => self.mate_says(now, from, word),
+            _ => self.stats.unknown += 1,
+        }
+    }
+
+    /// A splitter that multicasts does it from another endpoint, which nobody tells: it is the one that is heard.
+    fn is_splitter(&self, from: SocketAddrV4) -> bool {
+        from == self.splitter || self.caster == Some(from)
+    }
+
+    fn tune_in(&mut self, now: Now, from: SocketAddrV4) {
+        let silent = self.caster.is_none() || self.heard + CASTER_SILENCE <= now;
+        if self.config.multicast && silent {
+            self.caster = Some(from);
+        }
+    }
+
+    fn mate_says(&mut self, now: Now, from: SocketAddrV4, word: Word<'_>) {
+        match word {
+            Word::Hello => {
                 self.stats.hellos += 1;
                 self.meet(from, false);
             }
-            Ok(ToPeer::Goodbye) if own => self.released(),
-            Ok(ToPeer::Goodbye) => self.forget(from),
-            Err(_) => self.stats.unknown += 1,
+            Word::Goodbye(..) => self.forget(from),
+            Word::Request(number) => self.requested(now, from, number),
+            Word::Prune(number) => self.pruned(from, number),
+            Word::Chunk { .. } | Word::Released | Word::Lost(_) => self.stats.unknown += 1,
         }
     }
 
     fn forget(&mut self, peer: SocketAddrV4) {
-        match self.mates.forget(peer) {
-            Some(index) => {
-                self.stats.goodbyes += 1;
-                self.burst.forgot(index);
-            }
-            None => self.stats.goodbyes_foreign += 1,
+        let Some(index) = self.mates.forget(peer) else {
+            self.stats.goodbyes_foreign += 1;
+            return;
+        };
+        self.stats.goodbyes += 1;
+        match &mut self.relaying {
+            Relaying::Burst(burst) => burst.forgot(index),
+            Relaying::Flood(flood) => flood.forgot(peer),
+            Relaying::Nothing => {}
         }
     }
 
-    fn chunk(&mut self, now: Now, from: SocketAddrV4, chunk: &Chunk<'_>) {
-        let own = from == self.splitter;
+    fn requested(&mut self, now: Now, from: SocketAddrV4, number: u64) {
+        let number = self.unwrap(number);
+        let mut out = std::mem::take(&mut self.relays);
+        let mate = self.mates.index(from).is_some();
+        let served = match &mut self.relaying {
+            Relaying::Flood(flood) if mate => flood.request(number, from, &mut self.mates, &mut out),
+            _ => None,
+        };
+        match served {
+            Some(selfish) => {
+                self.stats.requests_served += 1;
+                self.stats.mates_selfish += u64::from(selfish);
+            }
+            None => self.stats.requests_vain += 1,
+        }
+        self.give_all(now, out);
+    }
+
+    fn pruned(&mut self, from: SocketAddrV4, number: u64) {
+        let number = self.unwrap(number);
+        if let Relaying::Flood(flood) = &mut self.relaying {
+            self.stats.prunes_heard += 1;
+            flood.prune(number, from);
+        }
+    }
+
+    /// What the wire's number stands for.
+    fn unwrap(&self, number: u64) -> u64 {
+        let newest = self.playout.as_ref().and_then(Playout::newest);
+        let near = newest.or(self.config.near).unwrap_or(number);
+        unwrap_number(crate::wire::chunk_number(number), near)
+    }
+
+    fn chunk(&mut self, now: Now, from: SocketAddrV4, number: u16, data: &[u8], origin: SocketAddrV4) {
+        let (own, number) = (self.is_splitter(from), self.unwrap(number.into()));
         let Some(playout) = &mut self.playout else { return };
-        let near = playout.newest().or(self.config.near);
-        let number = unwrap_number(chunk.number, near.unwrap_or(u64::from(chunk.number)));
         let first = playout.newest().is_none();
-        let kept = playout.offer(number, chunk.data, own);
+        let kept = playout.offer(number, data, own);
         self.count(kept, own, number);
         if first || kept == Kept::Jump {
             // Those who were here before us do not know us yet: their chunks of two rounds are not lost, but not ours.
-            self.judged = number + 2 * self.mates.len() as u64;
+            self.judged = [number + 2 * self.mates.len() as u64; 2];
         }
         if own {
             self.heard = now;
@@ -245,7 +363,7 @@ impl Peer {
         if matches!(kept, Kept::Far | Kept::Old) {
             return;
         }
-        self.relay(now, from, number);
+        self.relay(now, from, number, origin, kept == Kept::Again);
         self.play();
         self.complain();
         if own {
@@ -270,15 +388,38 @@ impl Peer {
         }
     }
 
-    fn relay(&mut self, now: Now, from: SocketAddrV4, number: u64) {
-        let mut out = std::mem::take(&mut self.relays);
-        self.stats.mates_selfish += if from == self.splitter {
-            self.burst.own(number, &mut self.mates, &mut out)
-        } else {
+    fn relay(&mut self, now: Now, from: SocketAddrV4, number: u64, origin: SocketAddrV4, again: bool) {
+        let own = self.is_splitter(from);
+        if !own && !matches!(self.relaying, Relaying::Nothing) {
             self.meet(from, false);
             self.mates.paid(from);
-            self.burst.go_on(&mut self.mates, &mut out)
+        }
+        let (mut out, mut surplus) = (std::mem::take(&mut self.relays), None);
+        let mates = &mut self.mates;
+        self.stats.mates_selfish += match &mut self.relaying {
+            Relaying::Burst(burst) if own => burst.own(number, mates, &mut out),
+            Relaying::Burst(burst) => burst.go_on(mates, &mut out),
+            Relaying::Flood(flood) if again => {
+                surplus = if own { None } else { flood.surplus(number, from) };
+                0
+            }
+            Relaying::Flood(flood) => {
+                flood.keep(number, origin, from);
+                if mates.index(origin).is_some() {
+                    flood.provided(origin, from);
+                }
+                flood.serve(mates, &mut out)
+            }
+            Relaying::Nothing => 0,
         };
+        if let Some(mate) = surplus.filter(|&mate| mate != self.splitter) {
+            self.stats.prunes += 1;
+            self.say(mate, Word::Prune(number));
+        }
+        self.give_all(now, out);
+    }
+
+    fn give_all(&mut self, now: Now, mut out: Vec<Relay>) {
         out.drain(..).for_each(|(to, number)| self.give(now, to, number));
         self.relays = out;
     }
@@ -290,7 +431,11 @@ impl Peer {
             self.stats.relays_capped += 1;
         } else {
             self.stats.relayed += 1;
-            let frame = Frame::new(&Chunk::header(number), &[]);
+            let origin = match &self.relaying {
+                Relaying::Flood(flood) => flood.origin(number).unwrap_or(self.splitter),
+                Relaying::Burst(_) | Relaying::Nothing => self.splitter,
+            };
+            let frame = self.config.dialect.frame(number, origin);
             self.actions.push_back(Action::Chunk { to, number, frame });
         }
     }
@@ -324,50 +469,89 @@ impl Peer {
     }
 
     /// Says which chunks should be here and are not: when they are older than a round and a half (the round in which
-    /// they are relayed, and half of one for the network), and in time for them to be sent again.
+    /// they are relayed, and half of one for the network), and in time for them to be sent again. In generation C a
+    /// mate is asked first, and the splitter told when that did not help.
     fn complain(&mut self) {
         let Some(playout) = &self.playout else { return };
-        let Some(newest) = playout.newest() else { return };
         let mates = self.mates.len() as u64;
-        let age = (mates + mates / 2 + REORDER_CHUNKS).min(playout.wait() - playout.wait() / 4);
-        let until = newest.saturating_sub(age);
-        let missing: Vec<_> = (self.judged.max(playout.next())..until)
-            .filter(|&number| !playout.has(number))
-            .collect();
-        self.judged = self.judged.max(until);
+        let latest = playout.wait() - playout.wait() / 4;
+        let first = (mates + mates / 2 + REORDER_CHUNKS).min(latest);
+        match self.config.dialect {
+            Dialect::B => {
+                let missing = self.missing(0, first);
+                self.report(missing);
+                let missing = self.missing(1, first.midpoint(latest));
+                // Splitters of ours count it once; those of the reference each time.
+                if self.config.report_losses {
+                    self.report(missing);
+                }
+            }
+            Dialect::C => {
+                let missing = self.missing(0, first);
+                self.ask(missing);
+                let missing = self.missing(1, first.midpoint(latest));
+                self.ask(missing.clone());
+                self.report(missing);
+            }
+        }
+    }
+
+    /// The numbers that are `age` behind the newest, were not judged yet for the `nth` time, and are not here.
+    fn missing(&mut self, nth: usize, age: u64) -> Vec<u64> {
+        let Some(playout) = &self.playout else {
+            return Vec::new();
+        };
+        let until = playout.newest().unwrap_or(0).saturating_sub(age);
+        let from = self.judged[nth].max(playout.next());
+        self.judged[nth] = self.judged[nth].max(until);
+        (from..until).filter(|&number| !playout.has(number)).collect()
+    }
+
+    fn report(&mut self, missing: Vec<u64>) {
         if !(self.config.monitor || self.config.report_losses) {
             return;
         }
         for (n, number) in (0..).zip(missing) {
             if n < COMPLAINTS_MAX {
                 self.stats.complaints += 1;
-                self.say(ToSplitter::Lost(crate::wire::chunk_number(number)));
+                self.say(self.splitter, Word::Lost(number));
             } else {
                 self.stats.complaints_withheld += 1;
             }
         }
     }
 
-    fn say(&mut self, what: ToSplitter) {
-        let mut bytes = Vec::new();
-        what.encode(&mut bytes);
-        self.send(self.splitter, &bytes);
+    fn ask(&mut self, missing: Vec<u64>) {
+        for (n, number) in (0..).zip(missing) {
+            let who = self.mates.at(self.dice.below(self.mates.len()));
+            let Some(mate) = who.filter(|_| n < COMPLAINTS_MAX) else {
+                self.stats.complaints_withheld += 1;
+                continue;
+            };
+            self.stats.requests += 1;
+            self.say(mate, Word::Request(number));
+        }
     }
 
-    fn send(&mut self, to: SocketAddrV4, bytes: &[u8]) {
-        let bytes = bytes.to_vec();
-        self.actions.push_back(Action::Send { to, bytes });
+    fn say(&mut self, to: SocketAddrV4, word: Word<'_>) {
+        if let Some(bytes) = self.config.dialect.spell(word) {
+            self.actions.push_back(Action::Send { to, bytes });
+        }
+    }
+
+    fn say_goodbye(&mut self, to: SocketAddrV4) {
+        self.say(to, Word::Goodbye(self.stats.played, self.stats.lost));
     }
 
     fn leave(&mut self, now: Now) {
         match self.stage {
             Stage::Leaving { .. } => {}
-            Stage::Member => {
+            Stage::Member if !self.config.multicast => {
                 let (gives_up, again) = (now + self.config.farewell_timeout, now + GOODBYE_AGAIN);
                 self.stage = Stage::Leaving { gives_up, again };
-                self.say(ToSplitter::Goodbye);
+                self.say_goodbye(self.splitter);
             }
-            // It never was in the team.
+            // It never was in the team, or nobody would miss it.
             _ => self.over(Ended::Left),
         }
     }
@@ -376,15 +560,17 @@ impl Peer {
     fn remind(&mut self, now: Now) {
         if let Stage::Leaving { again, .. } = &mut self.stage {
             *again = now + GOODBYE_AGAIN;
-            self.say(ToSplitter::Goodbye);
+            self.say_goodbye(self.splitter);
         }
     }
 
     /// The splitter said goodbye. Who did not ask for it stays: the reference's peers do, and anybody could forge it.
     fn released(&mut self) {
         if matches!(self.stage, Stage::Leaving { .. }) {
-            let mates: Vec<_> = self.mates.iter().collect();
-            mates.into_iter().for_each(|mate| self.send(mate, &GOODBYE));
+            if self.config.dialect == Dialect::B || !self.config.spare_reference_peers {
+                let mates: Vec<_> = self.mates.iter().collect();
+                mates.into_iter().for_each(|mate| self.say_goodbye(mate));
+            }
             self.over(Ended::Left);
         } else {
             self.stats.goodbyes_foreign += 1;
@@ -409,7 +595,7 @@ impl Peer {
             Stage::Leaving { gives_up, .. } if *gives_up <= now => self.released(),
             Stage::Leaving { again, .. } if *again <= now => {
                 *again = now + GOODBYE_AGAIN;
-                self.say(ToSplitter::Goodbye);
+                self.say_goodbye(self.splitter);
             }
             _ => {}
         }

@@ -60,12 +60,8 @@ impl Mates {
         self.list.iter().map(|mate| mate.at)
     }
 
-    #[cfg(test)]
-    fn contains(&self, at: SocketAddrV4) -> bool {
-        self.position(at).is_some()
-    }
-
-    fn position(&self, at: SocketAddrV4) -> Option<usize> {
+    /// Where it is in the list.
+    pub(super) fn index(&self, at: SocketAddrV4) -> Option<usize> {
         self.list.iter().position(|mate| mate.at == at)
     }
 
@@ -75,7 +71,7 @@ impl Mates {
         if ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified() || at.port() == 0 {
             return Met::Impossible;
         }
-        match self.position(at) {
+        match self.index(at) {
             Some(index) => {
                 self.list[index].known |= known;
                 Met::Known
@@ -96,7 +92,7 @@ impl Mates {
 
     /// It sent a chunk.
     pub(super) fn paid(&mut self, at: SocketAddrV4) {
-        if let Some(index) = self.position(at) {
+        if let Some(index) = self.index(at) {
             let mate = &mut self.list[index];
             mate.debt = (mate.debt - 1).max(-self.debt_max);
             mate.known = true;
@@ -121,7 +117,7 @@ impl Mates {
 
     /// Where it was.
     pub(super) fn forget(&mut self, at: SocketAddrV4) -> Option<usize> {
-        let index = self.position(at)?;
+        let index = self.index(at)?;
         self.list.remove(index);
         Some(index)
     }
@@ -158,7 +154,7 @@ mod tests {
             let mut mates = mates();
             assert_eq!(mates.meet(at(1), known), Met::New);
             assert_eq!(served(&mut mates, u32::MAX), limit);
-            assert!(!mates.contains(at(1)));
+            assert!(mates.index(at(1)).is_none());
             assert_eq!(mates.meet(at(1), true), Met::New, "it may come back");
         }
     }

@@ -1,22 +1,6 @@
 //! What a peer has done, counted.
 
-/// Makes the counters and their list from one place.
-macro_rules! counters {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[$doc])* pub $field: u64,)*
-        }
-
-        impl $name {
-            /// All counters by name, in a fixed order: what a status line or a metrics page shows.
-            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$((stringify!($field), self.$field),)*].into_iter()
-            }
-        }
-    };
-}
+use crate::counters::counters;
 
 counters! {
     /// Counters of one membership. All of them only grow; every drop has one.
@@ -49,6 +33,16 @@ counters! {
         complaints,
         /// Losses not reported because there were too many at once.
         complaints_withheld,
+        /// Team mates asked for a chunk.
+        requests,
+        /// Chunks wanted by team mates, and sent.
+        requests_served,
+        /// Chunks wanted by those who are no team mates, or not here.
+        requests_vain,
+        /// Team mates told that a chunk came again by another way.
+        prunes,
+        /// The same, heard from team mates.
+        prunes_heard,
         /// Datagrams before it was known what they mean.
         early,
         /// Datagrams that mean nothing.

@@ -102,6 +102,12 @@ pub enum Why {
         /// As configured.
         limit: u32,
     },
+    /// Nothing of what it was to relay arrived.
+    #[error("expected fewer than {limit} losses in a row")]
+    InARow {
+        /// As configured.
+        limit: u32,
+    },
     /// Its host says that nobody listens there.
     #[error("expected an open port, got {reports} reports of a closed one")]
     Closed {

@@ -12,8 +12,8 @@ use crate::wire::b::{Greeting, READY};
 pub(super) enum Said {
     /// It says what it is: it wants the welcome.
     Greeted,
-    /// It is ready for chunks, and no arrival any more; what it said it is.
-    Ready(Greeting),
+    /// It is ready for chunks, and no arrival any more; what it said it is, if it was to say so.
+    Ready(Option<Greeting>),
     /// It does not follow the protocol, and is no arrival any more.
     Nonsense(WireError),
     /// It is no arrival.
@@ -24,6 +24,7 @@ pub(super) enum Said {
 struct Arrival {
     from: SocketAddrV4,
     greeted: Option<Greeting>,
+    told: bool,
     until: Now,
 }
 
@@ -44,8 +45,17 @@ impl Arrivals {
         self.list.push(Arrival {
             from,
             greeted: None,
+            told: false,
             until,
         });
+    }
+
+    /// The same for one that is told without a greeting.
+    pub(super) fn add_told(&mut self, from: SocketAddrV4, until: Now) {
+        self.add(from, until);
+        self.list
+            .iter_mut()
+            .for_each(|arrival| arrival.told |= arrival.from == from);
     }
 
     /// Returns whether it was on its way in.
@@ -60,17 +70,18 @@ impl Arrivals {
         let Some(arrival) = self.list.iter_mut().find(|arrival| arrival.from == from) else {
             return Said::Stranger;
         };
-        match (arrival.greeted, Greeting::parse(byte)) {
-            (None, Ok(greeting)) => {
-                (arrival.greeted, arrival.until) = (Some(greeting), until);
+        match (arrival.told, Greeting::parse(byte)) {
+            (false, Ok(greeting)) => {
+                (arrival.greeted, arrival.told, arrival.until) = (Some(greeting), true, until);
                 Said::Greeted
             }
-            (None, Err(error)) => self.nonsense(from, error),
-            (Some(greeting), _) if byte == READY => {
+            (false, Err(error)) => self.nonsense(from, error),
+            (true, _) if byte == READY => {
+                let greeting = arrival.greeted;
                 self.remove(from);
                 Said::Ready(greeting)
             }
-            (Some(_), _) => {
+            (true, _) => {
                 let got = format!("byte {byte:#04x}");
                 self.nonsense(from, WireError { expected: "`R`", got })
             }
@@ -87,7 +98,7 @@ impl Arrivals {
     pub(super) fn told(&self) -> impl Iterator<Item = SocketAddrV4> + '_ {
         self.list
             .iter()
-            .filter(|arrival| arrival.greeted.is_some())
+            .filter(|arrival| arrival.told)
             .map(|arrival| arrival.from)
     }
 

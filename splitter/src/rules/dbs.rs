@@ -1,6 +1,6 @@
 //! DBS (data broadcasting), the splitter's side: each chunk goes to one peer, in turn, and that peer relays it.
 //!
-//! Who may join is not asked, and nothing on the wire is authenticated: that is generation B. What is asked here is
+//! Who may join is not asked, and nothing on the wire is authenticated: that is generations B and C. What is asked is
 //! that complaints come from members, about chunks that were really sent, once; that goodbyes are answered, in
 //! time, and to nobody who was never here; and that nothing grows beyond its limit.
 
@@ -10,19 +10,23 @@ use std::time::Duration;
 
 use relay_seam::Now;
 
+use super::acs::Acs;
 use super::action::{Action, Input, Note, Refusal, Why};
 use super::arrivals::{Arrivals, Said};
 use super::farewell::Farewells;
 use super::ledger::{Complaint, Ledger};
+use super::lrs::{Denied, Lrs};
 use super::roster::Roster;
 use crate::config::{Config, ConfigError};
-use crate::frame::Frame;
+use crate::dialect::{Dialect, Word};
 use crate::stats::TeamStats;
-use crate::wire::WireError;
-use crate::wire::b::{Chunk, GOODBYE, Greeting, ToSplitter, Welcome};
+use crate::wire::b::Greeting;
+use crate::wire::{WireError, b, c, chunk_number};
 
 /// Losses are halved so often.
 const HALVING: Duration = Duration::from_secs(1);
+/// In generation C a newcomer says hello by datagram, once; after this time it is a member without.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 /// With so many actions waiting to be carried out, repeated goodbyes are not answered: they will be repeated.
 const ACTIONS_MAX: usize = 1024;
 
@@ -74,6 +78,8 @@ pub struct Splitter {
     header: Vec<u8>,
     roster: Roster,
     ledger: Ledger,
+    acs: Option<Acs>,
+    lrs: Option<Lrs>,
     arrivals: Arrivals,
     farewells: Farewells,
     halved: Now,
@@ -91,6 +97,10 @@ impl Splitter {
         config.check()?;
         Ok(Self {
             ledger: Ledger::new(config.buffer_chunks, config.max_peers),
+            acs: config.acs.then(Acs::default),
+            lrs: config
+                .lrs
+                .then(|| Lrs::new(config.buffer_chunks, config.resend_percent)),
             config,
             source,
             header: Vec::new(),
@@ -121,7 +131,7 @@ impl Splitter {
             Input::Chunk(number) => self.chunk(now, number),
             Input::Connected(from) => self.arrive(now, from),
             Input::Said(from, bytes) => self.hear(now, from, bytes),
-            Input::HungUp(from) => self.stats.arrivals_lost += u64::from(self.arrivals.remove(from)),
+            Input::HungUp(from) => self.hung_up(from),
             Input::Datagram(from, datagram) => self.datagram(now, from, datagram),
             Input::Closed(peer) => self.closed(peer),
             Input::Tick => self.tick(now),
@@ -135,27 +145,69 @@ impl Splitter {
     }
 
     fn chunk(&mut self, now: Now, number: u64) {
-        let turn = self.roster.turn();
-        self.ledger.write(number, turn);
         self.stats.chunks += 1;
-        match turn {
-            Some((to, _)) => self.send_chunk(to, number),
-            None => self.stats.chunks_without_team += 1,
+        self.lrs.iter_mut().for_each(Lrs::earn);
+        match self.config.group {
+            Some(group) => self.send_chunk(group, number, group),
+            None => self.chunk_to_next(number),
         }
         self.let_go(now);
     }
 
-    fn send_chunk(&mut self, to: SocketAddrV4, number: u64) {
+    fn chunk_to_next(&mut self, number: u64) {
+        let turn = match &mut self.acs {
+            Some(acs) => self.roster.turn_of(|serial| acs.takes(serial)),
+            None => self.roster.turn_of(|_| true),
+        };
+        self.ledger.write(number, turn);
+        match turn {
+            Some((to, ..)) => self.send_chunk(to, number, to),
+            None => self.stats.chunks_without_team += 1,
+        }
+    }
+
+    fn send_chunk(&mut self, to: SocketAddrV4, number: u64, origin: SocketAddrV4) {
         self.stats.chunks_sent += 1;
-        let frame = Frame::new(&Chunk::header(number), &[]);
+        let frame = self.config.dialect.frame(number, origin);
         self.actions.push_back(Action::Chunk { to, number, frame });
     }
 
     fn arrive(&mut self, now: Now, from: SocketAddrV4) {
         self.arrivals.remove(from);
-        match self.place_for(from) {
-            Ok(()) => self.arrivals.add(from, now + self.config.greeting_timeout),
-            Err(refusal) => self.refuse(from, refusal),
+        if let Err(refusal) = self.place_for(from) {
+            return self.refuse(from, refusal);
+        }
+        match (self.config.group, self.config.dialect) {
+            (Some(group), _) => {
+                self.arrivals.add_told(from, now + self.config.ready_timeout);
+                self.tell(from, |team, out| team.group_welcome(group).encode(out));
+            }
+            (None, Dialect::B) => self.arrivals.add(from, now + self.config.greeting_timeout),
+            (None, Dialect::C) => {
+                self.tell(from, |team, out| team.welcome_c(from).encode(out));
+                self.actions.push_back(Action::HangUp(from));
+                self.arrivals.add_told(from, now + HELLO_TIMEOUT);
+            }
+        }
+    }
+
+    /// Says a welcome.
+    fn tell(&mut self, to: SocketAddrV4, welcome: impl FnOnce(&Self, &mut Vec<u8>) -> Result<(), WireError>) {
+        let mut bytes = Vec::new();
+        match welcome(self, &mut bytes) {
+            Ok(()) => self.actions.push_back(Action::Tell { to, bytes }),
+            // Not with lists and channels that passed `Source::new` and `arrive`; but never worth a panic.
+            Err(error) => {
+                self.arrivals.remove(to);
+                self.refuse_protocol(to, error);
+            }
+        }
+    }
+
+    /// In generation C a newcomer is told, hung up on, and heard by datagram.
+    fn hung_up(&mut self, from: SocketAddrV4) {
+        if self.config.dialect == Dialect::B {
+            self.stats.arrivals_lost += u64::from(self.arrivals.remove(from));
         }
     }
 
@@ -177,8 +229,8 @@ impl Splitter {
     fn hear(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) {
         for &byte in bytes {
             match self.arrivals.hear(from, byte, now + self.config.ready_timeout) {
-                Said::Greeted => self.welcome(from),
-                Said::Ready(greeting) => return self.join(from, greeting),
+                Said::Greeted => self.tell(from, |team, out| team.welcome_b(from, out)),
+                Said::Ready(greeting) => return self.ready(from, greeting),
                 Said::Nonsense(error) => return self.refuse_protocol(from, error),
                 Said::Stranger => return self.actions.push_back(Action::HangUp(from)),
             }
@@ -195,28 +247,24 @@ impl Splitter {
         self.actions.push_back(Action::Note(from, Note::Refused(refusal)));
     }
 
-    fn welcome(&mut self, from: SocketAddrV4) {
+    /// Members and those on their way in, without `from`.
+    fn others(&self, from: SocketAddrV4) -> Vec<SocketAddrV4> {
         let members = self.roster.peers().iter().copied();
-        let others: Vec<_> = members
-            .chain(self.arrivals.told().filter(|&peer| !self.roster.contains(peer)))
-            .filter(|&peer| peer != from)
-            .collect();
-        let mut bytes = Vec::new();
-        match self.welcome_now().encode(others.into_iter(), &mut bytes) {
-            Ok(()) if self.config.send_header => bytes.extend_from_slice(&self.header),
-            Ok(()) => {}
-            // Not with lists and channels that passed `Source::new` and `arrive`; but never worth a panic.
-            Err(error) => {
-                self.arrivals.remove(from);
-                return self.refuse_protocol(from, error);
-            }
-        }
-        self.actions.push_back(Action::Tell { to: from, bytes });
+        let told = self.arrivals.told().filter(|&peer| !self.roster.contains(peer));
+        members.chain(told).filter(|&peer| peer != from).collect()
     }
 
-    fn welcome_now(&self) -> Welcome<'_> {
+    fn welcome_b(&self, from: SocketAddrV4, out: &mut Vec<u8>) -> Result<(), WireError> {
+        self.front().encode(self.others(from).into_iter(), out)?;
+        if self.config.send_header {
+            out.extend_from_slice(&self.header);
+        }
+        Ok(())
+    }
+
+    fn front(&self) -> b::Welcome<'_> {
         let sent = u16::try_from(self.header.len()).unwrap_or(u16::MAX);
-        Welcome {
+        b::Welcome {
             source: self.source.endpoint,
             channel: &self.source.channel,
             header_bytes: if self.config.send_header {
@@ -231,27 +279,59 @@ impl Splitter {
         }
     }
 
-    fn join(&mut self, from: SocketAddrV4, greeting: Greeting) {
+    fn group_welcome(&self, group: SocketAddrV4) -> b::GroupWelcome<'_> {
+        let team = b::Welcome {
+            header_bytes: self.config.header_bytes,
+            ..self.front()
+        };
+        b::GroupWelcome { team, group }
+    }
+
+    fn welcome_c(&self, from: SocketAddrV4) -> c::Welcome<'_> {
+        c::Welcome {
+            chunk_bytes: self.config.chunk_bytes,
+            you: from,
+            buffer_chunks: self.config.buffer_chunks,
+            header: &self.header,
+            monitors: self.config.monitors,
+            peers: self.others(from),
+        }
+    }
+
+    /// A newcomer is ready.
+    fn ready(&mut self, from: SocketAddrV4, greeting: Option<Greeting>) {
+        self.actions.push_back(Action::HangUp(from));
+        match (greeting, self.config.group) {
+            (Some(greeting), None) => self.join(from, greeting == Greeting::Monitor),
+            // Who hears a group is not in a team: nobody would miss it.
+            _ => self.stats.joins += 1,
+        }
+    }
+
+    fn join(&mut self, from: SocketAddrV4, monitor: bool) {
         self.farewells.back(from);
-        let monitor = greeting == Greeting::Monitor && self.config.monitor_hosts.contains(from.ip());
+        self.forget_pace(from);
+        let monitor = monitor && self.config.monitor_hosts.contains(from.ip());
         let again = self.roster.add(from, monitor);
         self.stats.joins += 1;
         self.stats.rejoins += u64::from(again);
-        self.actions.push_back(Action::HangUp(from));
         self.actions.push_back(Action::Note(from, Note::Joined));
     }
 
     fn datagram(&mut self, now: Now, from: SocketAddrV4, datagram: &[u8]) {
-        match ToSplitter::parse(datagram) {
-            Ok(ToSplitter::Goodbye) => self.goodbye(now, from),
-            Ok(ToSplitter::Lost(number)) => self.complaint(now, from, number),
-            Err(_) => self.stats.datagrams_unknown += 1,
+        match self.config.dialect.splitter_hears(datagram) {
+            Ok(Word::Hello) if self.arrivals.remove(from) => self.join(from, true),
+            Ok(Word::Hello) => self.stats.hellos_foreign += u64::from(!self.roster.contains(from)),
+            Ok(Word::Goodbye(..)) => self.goodbye(now, from),
+            Ok(Word::Lost(number)) => self.complaint(now, from, chunk_number(number)),
+            _ => self.stats.datagrams_unknown += 1,
         }
     }
 
     fn goodbye(&mut self, now: Now, peer: SocketAddrV4) {
         // As it was with the leaver: the round in which its last chunk is relayed.
         let round = self.roster.len() as u64;
+        self.forget_pace(peer);
         if self.roster.remove(peer) {
             self.stats.goodbyes += 1;
             self.actions.push_back(Action::Note(peer, Note::Left));
@@ -267,8 +347,9 @@ impl Splitter {
     }
 
     fn send_goodbye(&mut self, to: SocketAddrV4) {
-        let bytes = GOODBYE.to_vec();
-        self.actions.push_back(Action::Send { to, bytes });
+        if let Some(bytes) = self.config.dialect.spell(Word::Released) {
+            self.actions.push_back(Action::Send { to, bytes });
+        }
     }
 
     /// The first answer may have been lost. Who never was a member gets none: two splitters that answered every
@@ -299,28 +380,69 @@ impl Splitter {
             self.stats.complaints_foreign += 1;
             return;
         };
-        let trusted = self.roster.is_monitor(from);
-        match self.ledger.complain(lost, by) {
-            Complaint::Against(peer, serial) if trusted => self.blame(peer, serial),
-            Complaint::Against(..) => self.stats.complaints_unweighed += 1,
-            Complaint::Own => self.stats.complaints_own += 1,
-            Complaint::Repeated => self.stats.complaints_repeated += 1,
+        let monitor = self.roster.is_monitor(from);
+        match self.ledger.complain(lost, by, monitor) {
+            Complaint::Against {
+                peer,
+                serial,
+                nth,
+                trusted,
+            } => {
+                self.resend(from, lost);
+                match monitor && trusted == self.roster.quorum() {
+                    true => self.blame(peer, serial, nth),
+                    false => self.stats.complaints_unweighed += 1,
+                }
+            }
+            Complaint::Own => {
+                self.stats.complaints_own += 1;
+                self.resend(from, lost);
+            }
+            Complaint::Repeated => {
+                self.stats.complaints_repeated += 1;
+                self.resend(from, lost);
+            }
             Complaint::Unsent => self.stats.complaints_unsent += 1,
         }
     }
 
-    fn blame(&mut self, peer: SocketAddrV4, serial: u64) {
-        let limit = self.config.loss_limit;
-        match self.roster.get_mut(peer).filter(|member| member.serial == serial) {
-            None => self.stats.complaints_late += 1,
-            Some(member) => {
-                self.stats.losses += 1;
-                member.losses += 1;
-                if member.losses > limit {
-                    self.stats.expelled_losses += 1;
-                    self.expel(peer, Why::Losses { limit });
-                }
+    /// What a member lacks is sent again, where that is the rule.
+    fn resend(&mut self, by: SocketAddrV4, lost: u16) {
+        let (chunks, round) = (self.stats.chunks, self.roster.len() as u64);
+        let (Some(lrs), Some((number, origin))) = (&mut self.lrs, self.ledger.find(lost)) else {
+            return;
+        };
+        match lrs.again(number, chunks, round) {
+            Ok(times) => {
+                let first = times == 0 && self.config.dialect == Dialect::C && self.roster.contains(origin);
+                let to = if first { origin } else { by };
+                self.stats.resent += 1;
+                let frame = self.config.dialect.frame(number, origin);
+                self.actions.push_back(Action::Chunk { to, number, frame });
             }
+            Err(Denied::Enough) => self.stats.resends_enough += 1,
+            Err(Denied::Budget) => self.stats.resends_over_budget += 1,
+        }
+    }
+
+    /// The `nth` chunk of this member was lost.
+    fn blame(&mut self, peer: SocketAddrV4, serial: u64, nth: u64) {
+        let Some(member) = self.roster.get_mut(peer).filter(|member| member.serial == serial) else {
+            self.stats.complaints_late += 1;
+            return;
+        };
+        self.stats.losses += 1;
+        member.losses += 1;
+        let row = member.lose(nth);
+        let losses = member.losses;
+        self.acs.iter_mut().for_each(|acs| acs.blame(serial));
+        let (limit, row_limit) = (self.config.loss_limit, self.config.row_limit);
+        if row >= row_limit {
+            self.stats.expelled_losses += 1;
+            self.expel(peer, Why::InARow { limit: row_limit });
+        } else if losses > limit {
+            self.stats.expelled_losses += 1;
+            self.expel(peer, Why::Losses { limit });
         }
     }
 
@@ -337,7 +459,14 @@ impl Splitter {
         }
     }
 
+    fn forget_pace(&mut self, peer: SocketAddrV4) {
+        if let (Some(acs), Some(serial)) = (&mut self.acs, self.roster.serial(peer)) {
+            acs.forget(serial);
+        }
+    }
+
     fn expel(&mut self, peer: SocketAddrV4, why: Why) {
+        self.forget_pace(peer);
         self.roster.remove(peer);
         self.farewells.gone(peer);
         self.actions.push_back(Action::Note(peer, Note::Expelled(why)));
@@ -347,8 +476,13 @@ impl Splitter {
         self.halve(now);
         self.let_go(now);
         while let Some(from) = self.arrivals.expire(now) {
-            self.stats.arrivals_lost += 1;
-            self.refuse(from, Refusal::Late);
+            // In generation C its hello may have been lost, and its TCP connection has shown that it is there.
+            if self.config.dialect == Dialect::C && self.config.group.is_none() {
+                self.join(from, true);
+            } else {
+                self.stats.arrivals_lost += 1;
+                self.refuse(from, Refusal::Late);
+            }
         }
     }
 
@@ -357,12 +491,14 @@ impl Splitter {
         if times > 0 {
             self.halved = self.halved + HALVING.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX));
             self.roster.halve(times);
+            self.acs.iter_mut().for_each(|acs| acs.forgive(times));
         }
     }
 
     /// When to tell it [`Input::Tick`], at the latest.
     pub fn deadline(&self) -> Option<Now> {
-        let halving = self.roster.any_losses().then(|| self.halved + HALVING);
+        let slow = self.acs.as_ref().is_some_and(Acs::is_waiting);
+        let halving = (slow || self.roster.any_losses()).then(|| self.halved + HALVING);
         let others = Now::earliest(self.arrivals.deadline(), self.farewells.deadline());
         Now::earliest(halving, others)
     }

@@ -12,15 +12,25 @@ struct Entry {
     number: u64,
     to: SocketAddrV4,
     serial: u64,
+    /// How many that member had got before.
+    nth: u64,
     /// Serials of those who complained about it.
     by: Vec<u64>,
+    /// How many of them are monitors.
+    trusted: usize,
 }
 
 /// What a complaint comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Complaint {
-    /// It is against the member that had this endpoint and serial.
-    Against(SocketAddrV4, u64),
+    /// It is against the member that had this endpoint and serial, about the `nth` chunk it got; with how many
+    /// monitors complained about that chunk.
+    Against {
+        peer: SocketAddrV4,
+        serial: u64,
+        nth: u64,
+        trusted: usize,
+    },
     /// The complainer was itself to relay that chunk.
     Own,
     /// Made before, or more complaints about one chunk than a team has members.
@@ -47,26 +57,28 @@ impl Ledger {
         }
     }
 
-    /// The chunk `number` goes to this member, or to nobody. When it is not newer than the newest, the channel has
-    /// begun again, and what was before is forgotten.
-    pub(super) fn write(&mut self, number: u64, to: Option<(SocketAddrV4, u64)>) {
+    /// The chunk `number` goes to the member with this endpoint and serial, as its n-th, or to nobody. When it is not
+    /// newer than the newest, the channel has begun again, and what was before is forgotten.
+    pub(super) fn write(&mut self, number: u64, to: Option<(SocketAddrV4, u64, u64)>) {
         if self.newest.is_some_and(|newest| number <= newest) {
             self.entries.fill(None);
         }
         self.newest = Some(number);
         let slot = self.slot(number);
-        self.entries[slot] = to.map(|(to, serial)| Entry {
+        self.entries[slot] = to.map(|(to, serial, nth)| Entry {
             number,
             to,
             serial,
+            nth,
             by: Vec::new(),
+            trusted: 0,
         });
     }
 
     /// The member with the serial `by` did not get the chunk with the wire's number `lost`.
-    pub(super) fn complain(&mut self, lost: u16, by: u64) -> Complaint {
+    pub(super) fn complain(&mut self, lost: u16, by: u64, monitor: bool) -> Complaint {
         let by_max = self.by_max;
-        let Some(entry) = self.find(lost) else {
+        let Some(entry) = self.entry(lost) else {
             return Complaint::Unsent;
         };
         if entry.serial == by {
@@ -76,10 +88,21 @@ impl Ledger {
             return Complaint::Repeated;
         }
         entry.by.push(by);
-        Complaint::Against(entry.to, entry.serial)
+        entry.trusted += usize::from(monitor);
+        Complaint::Against {
+            peer: entry.to,
+            serial: entry.serial,
+            nth: entry.nth,
+            trusted: entry.trusted,
+        }
     }
 
-    fn find(&mut self, lost: u16) -> Option<&mut Entry> {
+    /// The chunk with the wire's number `lost`, and to whom it went.
+    pub(super) fn find(&mut self, lost: u16) -> Option<(u64, SocketAddrV4)> {
+        self.entry(lost).map(|entry| (entry.number, entry.to))
+    }
+
+    fn entry(&mut self, lost: u16) -> Option<&mut Entry> {
         let newest = self.newest?;
         let number = unwrap_number(lost, newest);
         if number > newest || newest - number >= self.entries.len() as u64 {
@@ -106,42 +129,53 @@ mod tests {
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
     }
 
+    fn against(port: u16, serial: u64) -> Complaint {
+        Complaint::Against {
+            peer: peer(port),
+            serial,
+            nth: 0,
+            trusted: 1,
+        }
+    }
+
     fn after(chunks: u64, window: u16) -> Ledger {
         let mut ledger = Ledger::new(window, 8);
-        (0..chunks).for_each(|n| ledger.write(n, Some((peer(n as u16), n))));
+        (0..chunks).for_each(|n| ledger.write(n, Some((peer(n as u16), n, 0))));
         ledger
     }
 
     #[test]
     fn only_what_was_sent_lately_can_be_lost() {
-        assert_eq!(Ledger::new(4, 8).complain(0, 99), Complaint::Unsent);
+        assert_eq!(Ledger::new(4, 8).complain(0, 99, true), Complaint::Unsent);
         let mut ledger = after(10, 4);
         for unsent in [0, 5, 10, 11, 65_535] {
-            assert_eq!(ledger.complain(unsent, 99), Complaint::Unsent, "{unsent}");
+            assert_eq!(ledger.complain(unsent, 99, true), Complaint::Unsent, "{unsent}");
         }
         for sent in 6..10 {
-            assert_eq!(
-                ledger.complain(sent, 99),
-                Complaint::Against(peer(sent), u64::from(sent))
-            );
+            assert_eq!(ledger.complain(sent, 99, true), against(sent, u64::from(sent)));
         }
         ledger.write(10, None);
-        assert_eq!(ledger.complain(10, 99), Complaint::Unsent, "it went to nobody");
+        assert_eq!(
+            ledger.complain(10, 99, true),
+            Complaint::Unsent,
+            "it went to nobody"
+        );
     }
 
     #[test]
     fn a_complaint_counts_once_and_not_against_oneself() {
         let mut ledger = after(4, 4);
-        assert_eq!(ledger.complain(2, 2), Complaint::Own);
-        assert!(matches!(ledger.complain(2, 9), Complaint::Against(..)));
-        assert_eq!(ledger.complain(2, 9), Complaint::Repeated);
-        assert!(matches!(ledger.complain(2, 10), Complaint::Against(..)));
+        assert_eq!(ledger.complain(2, 2, true), Complaint::Own);
+        assert!(matches!(ledger.complain(2, 9, true), Complaint::Against { .. }));
+        assert_eq!(ledger.complain(2, 9, true), Complaint::Repeated);
+        assert!(matches!(ledger.complain(2, 10, true), Complaint::Against { .. }));
     }
 
     #[test]
     fn complaints_about_one_chunk_are_bounded() {
         let mut ledger = after(4, 4);
-        let counted = (100..1000).filter(|&by| matches!(ledger.complain(2, by), Complaint::Against(..)));
+        let counted =
+            (100..1000).filter(|&by| matches!(ledger.complain(2, by, true), Complaint::Against { .. }));
         assert_eq!(counted.count(), 8);
     }
 
@@ -149,21 +183,21 @@ mod tests {
     fn numbers_are_unwrapped_across_the_wire_s_end() {
         let mut ledger = after(65_538, 4);
         for (lost, serial) in [(65_534, 65_534), (65_535, 65_535), (0, 65_536), (1, 65_537)] {
-            let against = Complaint::Against(peer(serial as u16), serial);
-            assert_eq!(ledger.complain(lost, u64::MAX), against, "{lost}");
+            let blamed = against(serial as u16, serial);
+            assert_eq!(ledger.complain(lost, u64::MAX, true), blamed, "{lost}");
         }
-        assert_eq!(ledger.complain(2, u64::MAX), Complaint::Unsent);
+        assert_eq!(ledger.complain(2, u64::MAX, true), Complaint::Unsent);
     }
 
     #[test]
     fn a_channel_that_begins_again_is_not_blamed_for_what_was_before() {
         let mut ledger = after(10, 8);
-        ledger.write(3, Some((peer(77), 77)));
-        assert_eq!(ledger.complain(2, 99), Complaint::Unsent);
-        assert_eq!(ledger.complain(9, 99), Complaint::Unsent);
-        assert_eq!(ledger.complain(3, 99), Complaint::Against(peer(77), 77));
-        ledger.write(1000, Some((peer(78), 78)));
-        assert_eq!(ledger.complain(3, 99), Complaint::Unsent, "too long ago");
+        ledger.write(3, Some((peer(77), 77, 0)));
+        assert_eq!(ledger.complain(2, 99, true), Complaint::Unsent);
+        assert_eq!(ledger.complain(9, 99, true), Complaint::Unsent);
+        assert_eq!(ledger.complain(3, 99, true), against(77, 77));
+        ledger.write(1000, Some((peer(78), 78, 0)));
+        assert_eq!(ledger.complain(3, 99, true), Complaint::Unsent, "too long ago");
     }
 
     proptest! {
@@ -172,10 +206,10 @@ mod tests {
             // Numbers near the wrap, without writing 65,536 chunks each time.
             let mut ledger = Ledger::new(window, 8);
             let offset = 65_000 + chunks;
-            (offset..offset + 200).for_each(|n| ledger.write(n, Some((peer(n as u16), n))));
+            (offset..offset + 200).for_each(|n| ledger.write(n, Some((peer(n as u16), n, 0))));
             let sent = ledger.entries.iter().flatten().find(|e| chunk_number(e.number) == lost).cloned();
-            let expected = sent.map_or(Complaint::Unsent, |e| Complaint::Against(e.to, e.serial));
-            prop_assert_eq!(ledger.complain(lost, u64::MAX), expected);
+            let expected = sent.map_or(Complaint::Unsent, |e| against(e.to.port(), e.serial));
+            prop_assert_eq!(ledger.complain(lost, u64::MAX, true), expected);
         }
     }
 }

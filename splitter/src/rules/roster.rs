@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 
+use super::acs::PERIOD_MAX;
+
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
@@ -12,6 +14,11 @@ pub(super) struct Member {
     pub(super) monitor: bool,
     /// Counted against it; halved each second.
     pub(super) losses: u32,
+    /// Chunks that it got.
+    pub(super) given: u64,
+    /// The last of its chunks that was lost, and how many before it in a row.
+    pub(super) lost: Option<u64>,
+    pub(super) row: u32,
     /// Reports that its port is closed.
     pub(super) closed: u32,
 }
@@ -24,6 +31,17 @@ pub(super) struct Roster {
     /// Index of the one whose turn it is; 0 when there is none.
     next: usize,
     serials: u64,
+    monitors: usize,
+}
+
+impl Member {
+    /// The `nth` of its chunks was lost. Returns how many in a row.
+    pub(super) fn lose(&mut self, nth: u64) -> u32 {
+        let follows = self.lost.is_some_and(|lost| lost + 1 == nth);
+        self.row = if follows { self.row + 1 } else { 1 };
+        self.lost = Some(nth);
+        self.row
+    }
 }
 
 impl Roster {
@@ -37,6 +55,12 @@ impl Roster {
 
     pub(super) fn serial(&self, peer: SocketAddrV4) -> Option<u64> {
         self.members.get(&peer).map(|member| member.serial)
+    }
+
+    /// How many monitors must complain about a chunk before that counts: half of them. One that is behind a bad path
+    /// blames nobody alone, where there are three.
+    pub(super) fn quorum(&self) -> usize {
+        self.monitors.div_ceil(2).max(1)
     }
 
     pub(super) fn is_monitor(&self, peer: SocketAddrV4) -> bool {
@@ -56,12 +80,16 @@ impl Roster {
     pub(super) fn add(&mut self, peer: SocketAddrV4, monitor: bool) -> bool {
         let again = self.remove(peer);
         self.serials += 1;
+        self.monitors += usize::from(monitor);
         self.members.insert(
             peer,
             Member {
                 serial: self.serials,
                 monitor,
                 losses: 0,
+                given: 0,
+                lost: None,
+                row: 0,
                 closed: 0,
             },
         );
@@ -74,7 +102,8 @@ impl Roster {
         let Some(at) = self.order.iter().position(|&other| other == peer) else {
             return false;
         };
-        self.members.remove(&peer);
+        let gone = self.members.remove(&peer);
+        self.monitors -= usize::from(gone.is_some_and(|member| member.monitor));
         self.order.remove(at);
         if at < self.next {
             self.next -= 1;
@@ -83,12 +112,28 @@ impl Roster {
         true
     }
 
-    /// Whose turn it is, with its serial; the next call names the one behind.
-    pub(super) fn turn(&mut self) -> Option<(SocketAddrV4, u64)> {
-        let peer = *self.order.get(self.next)?;
-        self.next += 1;
-        self.wrap();
-        Some((peer, self.serial(peer)?))
+    /// Whose turn it is, with its serial, and how many chunks it got before; the next call names the one behind. Who
+    /// does not take its turn is passed over, until everybody has been asked [`PERIOD_MAX`] times.
+    pub(super) fn turn_of(&mut self, mut takes: impl FnMut(u64) -> bool) -> Option<(SocketAddrV4, u64, u64)> {
+        for _ in 0..self.order.len() * PERIOD_MAX as usize {
+            let peer = *self.order.get(self.next)?;
+            self.next += 1;
+            self.wrap();
+            let serial = self.serial(peer)?;
+            if takes(serial) {
+                let nth = self.count(peer);
+                return Some((peer, serial, nth));
+            }
+        }
+        None
+    }
+
+    fn count(&mut self, peer: SocketAddrV4) -> u64 {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return 0;
+        };
+        member.given += 1;
+        member.given - 1
     }
 
     /// All losses are halved `times` times.
@@ -122,8 +167,8 @@ mod tests {
 
     fn turns(roster: &mut Roster, n: usize) -> Vec<u16> {
         (0..n)
-            .filter_map(|_| roster.turn())
-            .map(|(peer, _)| peer.port())
+            .filter_map(|_| roster.turn_of(|_| true))
+            .map(|(peer, ..)| peer.port())
             .collect()
     }
 
@@ -175,11 +220,13 @@ mod tests {
             let mut roster = Roster::default();
             for (step, port) in steps {
                 match step {
-                    0 => { roster.add(peer(port), false); }
+                    0 => { roster.add(peer(port), port % 2 == 0); }
                     1 => { roster.remove(peer(port)); }
-                    _ => { roster.turn(); }
+                    _ => { roster.turn_of(|_| true); }
                 }
                 prop_assert_eq!(roster.members.len(), roster.order.len());
+                let monitors = roster.members.values().filter(|member| member.monitor).count();
+                prop_assert_eq!(roster.monitors, monitors);
                 prop_assert!(roster.next < roster.len().max(1));
             }
             let members = roster.len();

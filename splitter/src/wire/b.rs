@@ -15,7 +15,7 @@
 use std::net::SocketAddrV4;
 
 pub use super::{ENDPOINT_BYTES, WireError, chunk_number};
-use super::{count, push_endpoint, push_u16, read_endpoint};
+use super::{check_sizes, count, push_endpoint, push_u16, read_endpoint};
 
 /// Bytes before the data of a chunk datagram.
 pub const CHUNK_HEADER: usize = 2;
@@ -30,8 +30,8 @@ pub const READY: u8 = b'R';
 
 /// Source endpoint, length of the channel.
 const BEFORE_CHANNEL: usize = ENDPOINT_BYTES + 2;
-/// Header size, chunk size, buffer size, monitors, peers.
-const AFTER_CHANNEL: usize = 5 * 2;
+/// Header size, chunk size, buffer size.
+const FRONT: usize = 3 * 2;
 
 /// A chunk datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,34 +232,46 @@ impl<'a> Welcome<'a> {
     ///
     /// A chunk size that fits no datagram, or 0; a buffer of no chunk.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, WireError> {
-        let Some((length, rest)) = bytes
-            .get(ENDPOINT_BYTES..)
-            .and_then(<[u8]>::split_first_chunk::<2>)
-        else {
+        let Some(front) = Self::parse_front(bytes)? else {
             return Ok(None);
         };
-        let channel_bytes = usize::from(u16::from_be_bytes(*length));
-        let fixed = rest
-            .get(channel_bytes..)
-            .and_then(<[u8]>::first_chunk::<AFTER_CHANNEL>);
-        let Some(fixed) = fixed else { return Ok(None) };
-        let field = |n: usize| u16::from_be_bytes([fixed[2 * n], fixed[2 * n + 1]]);
-        check_sizes(field(1), field(2))?;
-        let list = BEFORE_CHANNEL + channel_bytes + AFTER_CHANNEL;
-        let end = list + usize::from(field(4)) * ENDPOINT_BYTES;
-        let (Some(source), Some(peers)) = (bytes.first_chunk(), bytes.get(list..end)) else {
+        let counts = BEFORE_CHANNEL + front.channel.len() + FRONT;
+        let Some(&[m0, m1, n0, n1]) = bytes.get(counts..).and_then(<[u8]>::first_chunk) else {
+            return Ok(None);
+        };
+        let list = counts + 4;
+        let end = list + usize::from(u16::from_be_bytes([n0, n1])) * ENDPOINT_BYTES;
+        let Some(peers) = bytes.get(list..end) else {
             return Ok(None);
         };
         let welcome = Self {
+            monitors: u16::from_be_bytes([m0, m1]),
+            peers: Endpoints { bytes: peers },
+            ..front
+        };
+        Ok(Some((welcome, end)))
+    }
+
+    /// The first five fields.
+    fn parse_front(bytes: &'a [u8]) -> Result<Option<Self>, WireError> {
+        let Some((front, rest)) = bytes.split_first_chunk::<BEFORE_CHANNEL>() else {
+            return Ok(None);
+        };
+        let [source @ .., high, low] = front;
+        let channel_bytes = usize::from(u16::from_be_bytes([*high, *low]));
+        let sizes = rest.get(channel_bytes..).and_then(<[u8]>::first_chunk::<FRONT>);
+        let Some(sizes) = sizes else { return Ok(None) };
+        let field = |n: usize| u16::from_be_bytes([sizes[2 * n], sizes[2 * n + 1]]);
+        check_sizes(field(1), CHUNK_BYTES_MAX, field(2))?;
+        Ok(Some(Self {
             source: read_endpoint(source),
             channel: &rest[..channel_bytes],
             header_bytes: field(0),
             chunk_bytes: field(1),
             buffer_chunks: field(2),
-            monitors: field(3),
-            peers: Endpoints { bytes: peers },
-        };
-        Ok(Some((welcome, end)))
+            monitors: 0,
+            peers: Endpoints::default(),
+        }))
     }
 
     /// Append the bytes of a welcome whose list is `peers` (instead of [`Welcome::peers`]) to `out`.
@@ -272,33 +284,71 @@ impl<'a> Welcome<'a> {
         peers: impl ExactSizeIterator<Item = SocketAddrV4>,
         out: &mut Vec<u8>,
     ) -> Result<(), WireError> {
-        let channel_bytes = count(self.channel.len(), "a channel of at most 65535 bytes")?;
         let listed = count(peers.len(), "a team of at most 65535 peers")?;
+        self.encode_front(out)?;
+        push_u16(self.monitors, out);
+        push_u16(listed, out);
+        peers.for_each(|peer| push_endpoint(peer, out));
+        Ok(())
+    }
+
+    fn encode_front(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        let channel_bytes = count(self.channel.len(), "a channel of at most 65535 bytes")?;
         push_endpoint(self.source, out);
         push_u16(channel_bytes, out);
         out.extend_from_slice(self.channel);
-        for field in [
-            self.header_bytes,
-            self.chunk_bytes,
-            self.buffer_chunks,
-            self.monitors,
-            listed,
-        ] {
-            push_u16(field, out);
+        for size in [self.header_bytes, self.chunk_bytes, self.buffer_chunks] {
+            push_u16(size, out);
         }
-        peers.for_each(|peer| push_endpoint(peer, out));
         Ok(())
     }
 }
 
-fn check_sizes(chunk_bytes: u16, buffer_chunks: u16) -> Result<(), WireError> {
-    if !(1..=CHUNK_BYTES_MAX).contains(&chunk_bytes) {
-        return Err(WireError::new("a chunk of 1 to 65505 bytes", chunk_bytes));
+/// What the splitter tells a newcomer over TCP where it multicasts (IMS): the first five fields of [`Welcome`], and the
+/// group. The newcomer does not greet; it says [`READY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupWelcome<'a> {
+    /// As in [`Welcome`]; no monitors and no peers.
+    pub team: Welcome<'a>,
+    /// Where chunks come: the multicast group and its port.
+    pub group: SocketAddrV4,
+}
+
+impl<'a> GroupWelcome<'a> {
+    /// Read a welcome from the start of bytes that are still coming; `Ok(None)`: not complete yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Welcome::parse`]; a group that is no multicast group.
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, WireError> {
+        let Some((length, _)) = bytes
+            .get(ENDPOINT_BYTES..)
+            .and_then(<[u8]>::split_first_chunk::<2>)
+        else {
+            return Ok(None);
+        };
+        let group_at = BEFORE_CHANNEL + usize::from(u16::from_be_bytes(*length)) + 3 * 2;
+        let Some(group) = bytes.get(group_at..).and_then(<[u8]>::first_chunk) else {
+            return Ok(None);
+        };
+        let group = read_endpoint(group);
+        if !group.ip().is_multicast() {
+            return Err(WireError::new("a multicast group", group));
+        }
+        let team = Welcome::parse_front(&bytes[..group_at])?;
+        Ok(team.map(|team| (Self { team, group }, group_at + ENDPOINT_BYTES)))
     }
-    if buffer_chunks == 0 {
-        return Err(WireError::new("a buffer of at least 1 chunk", buffer_chunks));
+
+    /// Append the bytes of the welcome to `out`.
+    ///
+    /// # Errors
+    ///
+    /// A channel longer than a `u16` can say; `out` is as it was.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        self.team.encode_front(out)?;
+        push_endpoint(self.group, out);
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

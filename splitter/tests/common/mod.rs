@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 
+pub mod pcap;
 pub mod world;
 
 use std::collections::BTreeMap;

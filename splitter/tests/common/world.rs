@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use relay_seam::Now;
@@ -81,6 +81,8 @@ pub struct Node {
     pub jumps: u64,
     /// It relays nothing.
     pub selfish: bool,
+    /// The multicast group that it hears.
+    group: Option<SocketAddrV4>,
     /// The life of the splitter in which it joined.
     life: u64,
 }
@@ -95,9 +97,14 @@ pub struct World {
     pub notes: Vec<(Now, SocketAddrV4, rules::Note)>,
     /// Chunks that the splitter sent, resent ones with them.
     pub uploads: u64,
+    /// Bytes of datagrams that anybody sent; a multicast once.
+    pub bytes_sent: u64,
+    /// Paths that carry nothing.
+    pub cut: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
+    /// Whose uplink loses so many thousandths.
+    pub narrow: BTreeMap<SocketAddrV4, u64>,
     config: Config,
     life: u64,
-    down: bool,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     /// No deadline is before this.
     calm: u64,
@@ -117,6 +124,16 @@ pub fn small() -> Config {
     }
 }
 
+/// A peer for a team with this configuration.
+pub fn peer_of(config: &Config, port: u16) -> PeerConfig {
+    PeerConfig {
+        dialect: config.dialect,
+        multicast: config.group.is_some(),
+        seed: port.into(),
+        ..PeerConfig::default()
+    }
+}
+
 pub fn peer_config() -> PeerConfig {
     PeerConfig::default()
 }
@@ -133,9 +150,11 @@ impl World {
             next: 0,
             notes: Vec::new(),
             uploads: 0,
+            bytes_sent: 0,
+            cut: BTreeSet::new(),
+            narrow: BTreeMap::new(),
             config,
             life: 0,
-            down: false,
             events: BinaryHeap::new(),
             calm: 0,
             order: 0,
@@ -147,16 +166,19 @@ impl World {
         let mut world = Self::new(config, net, seed);
         for port in 1..=n {
             let monitor = port == 1;
-            world.join(
-                port,
-                PeerConfig {
-                    monitor,
-                    ..peer_config()
-                },
-            );
+            let config = PeerConfig {
+                monitor,
+                ..peer_of(&world.config, port)
+            };
+            world.join(port, config);
             world.pass(8 * net.delay + 10);
         }
         world
+    }
+
+    /// One more, as the team wants them.
+    pub fn join_one(&mut self, port: u16) {
+        self.join(port, peer_of(&self.config, port));
     }
 
     pub fn join(&mut self, port: u16, config: PeerConfig) {
@@ -168,6 +190,7 @@ impl World {
             skipped: 0,
             jumps: 0,
             selfish: false,
+            group: None,
             life: self.life,
         };
         self.calm_until(node.peer.deadline());
@@ -197,7 +220,26 @@ impl World {
     }
 
     fn post(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
-        if self.dice.chance(self.net.loss) {
+        self.bytes_sent += bytes.len() as u64;
+        if to.ip().is_multicast() {
+            let hears = |node: &Node| node.group == Some(to);
+            let all: Vec<_> = self
+                .peers
+                .iter()
+                .filter(|(_, node)| hears(node))
+                .map(|(&at, _)| at)
+                .collect();
+            all.into_iter()
+                .for_each(|one| self.post_one(from, one, bytes.clone()));
+        } else {
+            self.post_one(from, to, bytes);
+        }
+    }
+
+    fn post_one(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        let narrow = self.narrow.get(&from).copied().unwrap_or(0);
+        let lost = self.dice.chance(self.net.loss) || (narrow > 0 && self.dice.chance(narrow));
+        if lost || self.cut.contains(&(from, to)) {
             return;
         }
         let copies = 1 + u64::from(self.dice.chance(self.net.twice));
@@ -271,7 +313,9 @@ impl World {
             Event::Datagram(from, to, bytes) if self.peers.contains_key(&to) => {
                 self.tell_peer(to, peer::Input::Datagram(from, &bytes));
             }
-            Event::Datagram(from, to, _) if self.net.reports && from == splitter_at() => {
+            Event::Datagram(from, to, _)
+                if self.net.reports && from == splitter_at() && !to.ip().is_multicast() =>
+            {
                 self.tell_splitter(rules::Input::Closed(to));
             }
             Event::Connect(peer) if current(self, peer) => {
@@ -326,6 +370,7 @@ impl World {
             peer::Action::HangUp => self.later(self.net.delay, Event::PeerHungUp(who)),
             peer::Action::Fetch { .. } => panic!("there is no header here"),
             peer::Action::Header(_) => {}
+            peer::Action::Hear(group) => node.group = Some(group),
             peer::Action::Send { to, bytes } => self.post(who, to, bytes),
             peer::Action::Chunk { to, number, frame } => {
                 let bytes = frame.datagram(node.peer.data(number).unwrap());

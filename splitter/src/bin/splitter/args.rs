@@ -2,14 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use relay_wire::http::HttpUrl;
-use splitter::Config;
 use splitter::rules::Source;
+use splitter::{Config, Dialect};
 
 /// Leads a P2PSP team: pulls a live stream by HTTP and gives each chunk to one peer, which relays it to the others.
 ///
-/// It speaks generation B of the P2PSP wire (the C++ peers of 2016 to 2018) with the rule set DBS. That wire is OPEN
+/// It speaks generations B and C of the P2PSP wire with the sets of rules DBS, ACS, LRS and IMS. These wires are OPEN
 /// BY DESIGN: nobody is authenticated, nothing is encrypted, and whoever can send a datagram can forge one. So it
 /// listens on loopback and private addresses only, unless --i-know-this-wire-is-open is given.
 #[derive(Debug, Parser)]
@@ -21,6 +21,21 @@ pub(crate) struct Args {
     /// Where peers join (TCP) and chunks come from (UDP, same port); IPv4
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8001")]
     pub(crate) listen: SocketAddrV4,
+    /// The generation of the wire: b (the C++ peers of 2016 to 2018) or c (those of 2018, which flood)
+    #[arg(long, value_enum, default_value_t = Wire::B)]
+    pub(crate) wire: Wire,
+    /// Multicast all chunks to this group (IMS, wire b), so that nobody relays
+    #[arg(long, value_name = "GROUP:PORT")]
+    group: Option<SocketAddrV4>,
+    /// Never send a lost chunk again (no LRS)
+    #[arg(long)]
+    no_lrs: bool,
+    /// Give members that lose chunks as many as the others (no ACS)
+    #[arg(long)]
+    no_acs: bool,
+    /// Believe peers at this address that they are monitors; repeatable [default: this host's]
+    #[arg(long, value_name = "ADDR")]
+    monitor_host: Vec<Ipv4Addr>,
     /// Bytes of stream in each chunk
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     chunk_size: u16,
@@ -51,6 +66,22 @@ pub(crate) struct Args {
     /// Listen on a public address although anybody there can forge and take anything
     #[arg(long)]
     i_know_this_wire_is_open: bool,
+}
+
+/// What the team speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wire {
+    B,
+    C,
+}
+
+impl Wire {
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::B => Dialect::B,
+            Self::C => Dialect::C,
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -98,10 +129,19 @@ impl Args {
             .map_err(|_| format!("--header-chunks: expected at most 65535 bytes, got {header_bytes}"))?;
         let defaults = Config::default();
         let config = Config {
+            dialect: self.wire.dialect(),
+            group: self.group,
+            acs: !self.no_acs,
+            lrs: !self.no_lrs,
+            monitor_hosts: match self.monitor_host.as_slice() {
+                [] => defaults.monitor_hosts,
+                hosts => hosts.to_vec(),
+            },
             chunk_bytes: self.chunk_size,
             buffer_chunks: self.buffer_chunks,
             header_bytes,
-            send_header: self.send_header,
+            // Generation C has no other way.
+            send_header: self.send_header || self.wire == Wire::C,
             monitors: self.monitors,
             max_peers: self
                 .max_peers
@@ -219,9 +259,27 @@ mod tests {
             ["--max-peers", "257"],
             ["--chunk-size", "0"],
             ["--monitors", "-1"],
+            ["--group", "10.0.0.1:8001"],
+            ["--wire", "a"],
         ] {
             assert!(plan(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn wires_and_sets_of_rules_are_chosen() {
+        let config = |more: &[&str]| plan(more).unwrap().config;
+        assert_eq!(config(&[]).dialect, Dialect::B);
+        let c = config(&["--wire", "c", "--no-lrs", "--no-acs"]);
+        assert_eq!(
+            (c.dialect, c.lrs, c.acs, c.send_header),
+            (Dialect::C, false, false, true)
+        );
+        let hosts = config(&["--monitor-host", "10.0.0.1", "--monitor-host", "10.0.0.2"]).monitor_hosts;
+        assert_eq!(hosts, [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]);
+        let group = config(&["--group", "239.255.42.2:8001"]).group;
+        assert_eq!(group, Some("239.255.42.2:8001".parse().unwrap()));
+        assert!(plan(&["--wire", "c", "--group", "239.255.42.2:8001"]).is_err());
     }
 
     #[test]

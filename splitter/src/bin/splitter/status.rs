@@ -88,7 +88,6 @@ impl Snapshot<'_> {
             .team
             .stats()
             .fields()
-            .into_iter()
             .map(|(name, n)| (name.to_owned(), json!(n)));
         json!({
             "seconds": self.elapsed.as_secs_f64(),

@@ -71,6 +71,9 @@ impl Team {
         let (listener, socket, listen) =
             bind(args.listen).map_err(|error| cannot_listen(args.listen, &error))?;
         let runtime = |error: io::Error| Failure::Runtime(format!("cannot set up the network: {error}"));
+        if plan.config.group.is_some() {
+            multicast(&socket, listen)?;
+        }
         let poll = Poll::new().map_err(runtime)?;
         let mut door = Door::new(listener, NEWCOMERS);
         let mut post = Post::new(socket).map_err(runtime)?;
@@ -339,6 +342,18 @@ fn bind(listen: SocketAddrV4) -> io::Result<(TcpListener, UdpSocket, SocketAddrV
     }
 }
 
+/// Datagrams to a group leave by the interface that we listen on, and stay in its network.
+fn multicast(socket: &UdpSocket, listen: SocketAddrV4) -> Result<(), Failure> {
+    let socket = socket2::SockRef::from(socket);
+    let set = socket.set_multicast_if_v4(listen.ip());
+    set.and_then(|()| socket.set_multicast_ttl_v4(1)).map_err(|error| {
+        Failure::Usage(format!(
+            "--group: cannot multicast from {}: {error}; --listen takes the address of the interface to send by",
+            listen.ip()
+        ))
+    })
+}
+
 fn cannot_listen(listen: SocketAddrV4, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
         ErrorKind::AddrInUse => "is a splitter running already? --listen takes another port",
@@ -353,7 +368,9 @@ fn cannot_listen(listen: SocketAddrV4, error: &io::Error) -> Failure {
 fn greet(plan: &Plan, args: &Args, listen: SocketAddrV4) {
     let config = &plan.config;
     say(&format!(
-        "Leading a P2PSP team (generation B, DBS) on {listen}, TCP and UDP, from {}",
+        "Leading a P2PSP team (generation {:?}, {}) on {listen}, TCP and UDP, from {}",
+        config.dialect,
+        config.sets().join(", "),
         plan.url
     ));
     say(&format!(

@@ -1,6 +1,7 @@
 //! DBS, rule by rule, each limit at its edge.
 
 use super::*;
+use crate::wire::b::{Chunk, GOODBYE, Welcome};
 use crate::wire::chunk_number;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
@@ -167,21 +168,26 @@ fn small() -> Config {
         max_peers: 4,
         max_arrivals: 2,
         loss_limit: 3,
+        acs: false,
+        lrs: false,
         ..Config::default()
     }
 }
 
 fn join(team: &mut Team, now: Now, from: SocketAddrV4) -> Vec<u8> {
     team.arrive(now, from).unwrap();
-    let heard = team.hear(now, from, b"MR");
+    let heard = team.hear(now, from, b"PR");
     assert_eq!(heard.step, Step::Joined);
     heard.tell
 }
 
+/// The second of them is the monitor; the first, where it is alone.
 fn team_of(config: Config, n: u16) -> Team {
     let mut team = dbs(config);
     for port in 1..=n {
-        join(&mut team, at(0), peer(port));
+        team.arrive(at(0), peer(port)).unwrap();
+        let said = if port == n.min(2) { b"MR" } else { b"PR" };
+        assert_eq!(team.hear(at(0), peer(port), said).step, Step::Joined);
     }
     team
 }
@@ -444,13 +450,11 @@ fn losses_over_the_limit_expel() {
 #[test]
 fn only_monitors_blame_and_only_from_where_they_are_believed() {
     let blame = |greeting: &[u8; 2], hosts: Vec<Ipv4Addr>| {
-        let mut team = team_of(
-            Config {
-                monitor_hosts: hosts,
-                ..small()
-            },
-            1,
-        );
+        let mut team = dbs(Config {
+            monitor_hosts: hosts,
+            ..small()
+        });
+        join(&mut team, at(0), peer(1));
         team.arrive(at(0), peer(2)).unwrap();
         team.hear(at(0), peer(2), greeting);
         for _ in 0..8 {
@@ -483,6 +487,95 @@ fn losses_are_halved_each_second() {
     );
     team.tick(at(3_000));
     assert_eq!(team.deadline(), None);
+}
+
+#[test]
+fn who_loses_everything_is_expelled_even_where_it_gets_little() {
+    let mut team = team_of(Config::default(), 3);
+    let mut blamed = 0;
+    for number in 0..400u64 {
+        if team.chunk(at(number * 10)).to == Some(peer(1)) {
+            team.datagram(at(number * 10), peer(2), &lost(number));
+            blamed += 1;
+        }
+    }
+    assert_eq!(blamed, 8, "and before that its period grew");
+    assert_eq!(
+        acts(&mut team),
+        [Act::Expelled(peer(1), Why::InARow { limit: 8 })]
+    );
+}
+
+#[test]
+fn who_loses_a_part_gets_less_and_stays() {
+    let share = |acs: bool, lossy: bool| {
+        let mut team = team_of(
+            Config {
+                acs,
+                ..Config::default()
+            },
+            4,
+        );
+        let (mut given, mut dice) = (0, crate::dice::Dice::new(1));
+        for number in 0..6000u64 {
+            let now = at(number * 5);
+            if team.chunk(now).to == Some(peer(1)) {
+                given += 1;
+                if lossy && dice.below(10) < 2 {
+                    team.datagram(now, peer(2), &lost(number));
+                }
+            }
+            team.tick(now);
+        }
+        assert_eq!((acts(&mut team), team.peers().len()), (vec![], 4));
+        given
+    };
+    assert_eq!((share(true, false), share(false, true)), (1500, 1500));
+    let adapted = share(true, true);
+    assert!((100..600).contains(&adapted), "{adapted}");
+}
+
+#[test]
+fn what_anybody_lacks_is_sent_again_within_a_budget() {
+    let mut team = team_of(
+        Config {
+            resend_percent: 50,
+            ..Config::default()
+        },
+        1,
+    );
+    for port in [2, 3] {
+        team.arrive(at(0), peer(port)).unwrap();
+        team.hear(at(0), peer(port), b"PR");
+    }
+    for _ in 0..100 {
+        team.chunk(at(0));
+    }
+    let again = |team: &mut Team, who, number| {
+        let actions = team.event(at(0), Input::Datagram(peer(who), &lost(number)));
+        let sent = actions.into_iter().filter_map(|action| match action {
+            Action::Chunk { to, number, .. } => Some((to.port(), number)),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    assert_eq!(again(&mut team, 2, 96), [(2, 96)], "no monitor, but it lacks it");
+    assert_eq!(again(&mut team, 1, 96), [], "the other will relay it");
+    assert_eq!(again(&mut team, 1, 97), [(1, 97)], "its own, which never came");
+    assert_eq!(again(&mut team, 9, 98), [], "a stranger");
+    assert_eq!(again(&mut team, 2, 100), [], "not sent yet");
+    for number in 0..90 {
+        again(&mut team, 3, number);
+    }
+    let stats = *team.stats();
+    // A tenth of a buffer at half the stream, and no more.
+    assert_eq!((stats.resent, stats.resends_enough), (12, 1));
+    assert_eq!(stats.resends_over_budget, 80);
+    for _ in 0..10 {
+        team.chunk(at(0));
+    }
+    assert_eq!(again(&mut team, 2, 101), [(2, 101)]);
+    assert_eq!(team.stats().losses, 1, "only the monitor's complaint blames");
 }
 
 #[test]
@@ -555,7 +648,7 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let who = 0u16..9;
-    let said = prop::sample::select(vec![&b"P"[..], b"M", b"R", b"PR", b"MR", b"x"]);
+    let said = prop::sample::select(vec![&b"P"[..], b"M", b"R", b"PR", b"PR", b"x"]);
     let datagram = prop_oneof![
         Just(b"G".to_vec()),
         (0u8..12).prop_map(|n| vec![0, n]),
