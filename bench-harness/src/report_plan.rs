@@ -245,7 +245,7 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
              each. Crowd and source are not in it; where they have no processor of their own they bound the Gb/s, not \
              the cost.",
             format!(
-                "scale --listeners {} --kbps {kbps} --interval-ms 40 --seconds {seconds} --runs {runs} {load}",
+                "scale --listeners {} --kbps {kbps} --interval-ms 10 --seconds {seconds} --runs {runs} {load}",
                 listeners.div_ceil(2)
             ),
         ),

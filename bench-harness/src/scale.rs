@@ -19,6 +19,9 @@ use crate::stop::Stop;
 use crate::table::aligned;
 use crate::workers::Worker;
 
+/// Below this share of a processor, workers seldom work in the same moment, and hardly get into each other's way.
+const IDLE: f64 = 0.25;
+
 /// What to measure; `base.load` has the listeners of one worker.
 pub(crate) struct Plan {
     pub(crate) base: compare::Plan,
@@ -223,6 +226,14 @@ fn caveats(steps: &[Step], runs: &[Vec<Comparison>]) -> Vec<String> {
              bounds Gb/s, and wash their caches; compare costs only where real T is alike: who is held up sends more \
              at once, and cheaper",
             step.workers, step.crowd_busy
+        ));
+    }
+    for step in steps.iter().filter(|step| step.workers > 1 && step.busy < IDLE) {
+        notes.push(format!(
+            "{} workers: each worked {:.0}% of the time, seldom in the same moment: what they write in common would \
+             hardly show; ask for more listeners, or for a shorter interval",
+            step.workers,
+            step.busy * 100.0
         ));
     }
     for note in runs.iter().flatten().flat_map(|cell| &cell.caveats) {
