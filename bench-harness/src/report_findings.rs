@@ -321,7 +321,11 @@ impl Out<'_> {
         let beside = steps().filter(|step| num(step, "/workers").is_some_and(|workers| workers > 1.0));
         let rows: Vec<(String, Option<(String, bool)>)> = beside
             .map(|step| {
-                let ratio = num(step, "/efficiency").map(|efficiency| 1.0 / efficiency);
+                // Where bytes came more seldom than from one alone, they came cheaper: that is no comparison.
+                let alike = step.get("alike").and_then(Value::as_bool).unwrap_or_default();
+                let ratio = num(step, "/efficiency")
+                    .filter(|_| alike)
+                    .map(|efficiency| 1.0 / efficiency);
                 let apart = step.get("apart").and_then(Value::as_bool).unwrap_or_default();
                 let bound = if apart {
                     ""

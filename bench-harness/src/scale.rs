@@ -21,6 +21,9 @@ use crate::workers::Worker;
 
 /// Below this share of a processor, workers seldom work in the same moment, and hardly get into each other's way.
 const IDLE: f64 = 0.25;
+/// How far a mean time between arrivals may be from that of one worker alone for their costs to be compared: who sends
+/// more at once sends cheaper.
+const ALIKE: f64 = 0.15;
 
 /// What to measure; `base.load` has the listeners of one worker.
 pub(crate) struct Plan {
@@ -58,6 +61,8 @@ pub(crate) struct Step {
     pub(crate) faults: f64,
     /// The crowd had processors of its own.
     pub(crate) apart: bool,
+    /// Bytes came as often as from one worker alone: only then does the efficiency say something.
+    pub(crate) alike: bool,
 }
 
 /// Everything measured; the JSON that is written.
@@ -157,18 +162,18 @@ fn step(cell: &Comparison) -> Option<Step> {
         delivered_ratio: numbers.delivered_ratio,
         faults: numbers.faults,
         apart: load.crowd_cpus.is_some(),
+        alike: false,
     })
 }
 
 /// Fills in what depends on one worker alone, in the same run.
 fn relate(mut steps: Vec<Step>) -> Vec<Step> {
-    let alone = steps
-        .iter()
-        .find(|step| step.workers == 1)
-        .map(|step| step.cpu_s_per_gb);
+    let alone = steps.iter().find(|step| step.workers == 1);
+    let (cost, arrival) = alone.map_or((f64::NAN, f64::NAN), |one| (one.cpu_s_per_gb, one.arrival_ms));
     for step in &mut steps {
-        step.efficiency = alone.map_or(f64::NAN, |alone| alone / step.cpu_s_per_gb);
+        step.efficiency = cost / step.cpu_s_per_gb;
         step.times_one = step.workers as f64 * step.efficiency;
+        step.alike = (step.arrival_ms / arrival - 1.0).abs() <= ALIKE;
     }
     steps
 }
@@ -190,6 +195,7 @@ fn medians(counts: &[usize], runs: &[Vec<Step>]) -> Vec<Step> {
             workers,
             listeners: first.listeners,
             apart: first.apart,
+            alike: all.iter().all(|step| step.alike),
             cpu_s_per_gb: median(|s| s.cpu_s_per_gb),
             cpu_s_per_gb_least: median(|s| s.cpu_s_per_gb_least),
             cpu_s_per_gb_most: median(|s| s.cpu_s_per_gb_most),
@@ -223,9 +229,15 @@ fn caveats(steps: &[Step], runs: &[Vec<Comparison>]) -> Vec<String> {
     for step in steps.iter().filter(|step| !step.apart) {
         notes.push(format!(
             "{} workers: no processor is left for crowd and source ({:.2} of one); they take the workers' time, which \
-             bounds Gb/s, and wash their caches; compare costs only where real T is alike: who is held up sends more \
-             at once, and cheaper",
+             bounds Gb/s, and wash their caches",
             step.workers, step.crowd_busy
+        ));
+    }
+    for step in steps.iter().filter(|step| !step.alike) {
+        notes.push(format!(
+            "{} workers: bytes did not come as often as from one alone (real T), in one run at least: do not quote \
+             their efficiency; who is held up sends more at once, and cheaper",
+            step.workers
         ));
     }
     for step in steps.iter().filter(|step| step.workers > 1 && step.busy < IDLE) {
@@ -318,6 +330,7 @@ mod tests {
         Step {
             workers,
             cpu_s_per_gb,
+            arrival_ms: 40.0,
             ..Step::default()
         }
     }
@@ -331,9 +344,29 @@ mod tests {
         let medians = medians(&[1, 2], &runs);
         assert_eq!((medians[0].efficiency, medians[0].times_one), (1.0, 1.0));
         assert_eq!((medians[1].efficiency, medians[1].times_one), (0.8, 1.6));
+        assert!(medians[1].alike);
         assert!(
             relate(vec![with(2, 1.0)])[0].efficiency.is_nan(),
             "nothing to compare with"
+        );
+    }
+
+    #[test]
+    fn one_run_with_another_interval_spoils_the_comparison() {
+        let late = Step {
+            arrival_ms: 52.0,
+            ..with(2, 0.5)
+        };
+        let runs = [
+            relate(vec![with(1, 1.0), with(2, 1.0)]),
+            relate(vec![with(1, 1.0), late]),
+        ];
+        let medians = medians(&[1, 2], &runs);
+        assert!(medians[0].alike && !medians[1].alike);
+        assert!(
+            caveats(&medians, &[])
+                .iter()
+                .any(|note| note.contains("do not quote"))
         );
     }
 }
