@@ -35,7 +35,7 @@ const FILES_SPARE: u64 = 64;
 
 /// Sources, crowds, floors and comparisons for live stream servers.
 ///
-/// A black box: it speaks HTTP to the address you give and to loopback, nothing else.
+/// A black box: it speaks HTTP or RTMP to the address you give and to loopback, nothing else.
 #[derive(Parser)]
 #[command(name = "bench-harness", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -51,6 +51,10 @@ const EXAMPLES: &str = "Examples:
     bench-harness listeners http://127.0.0.1:8000/eclipse.ts --count 1000 --seconds 10
   How long does a newcomer wait for a picture?
     bench-harness join http://127.0.0.1:8000/eclipse.ts --count 50
+  How many viewers will this host carry, and what stops it first?
+    bench-harness capacity --kbps 2000
+  All of it in ten minutes, as one page:
+    bench-harness report --quick
 
 Exit status: 0 measured, 1 something failed, 2 wrong usage.";
 
@@ -114,7 +118,7 @@ struct SourceArgs {
     #[arg(long, value_name = "NAME", default_value = crate::servers::PASSWORD_ENV)]
     password_env: String,
     /// Write the result as JSON to this file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = new_file)]
     json: Option<PathBuf>,
     #[arg(long, hide = true)]
     events: bool,
@@ -165,7 +169,7 @@ struct ListenersArgs {
     #[arg(long)]
     strict: bool,
     /// Write the result as JSON to this file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = new_file)]
     json: Option<PathBuf>,
     #[arg(long, hide = true)]
     events: bool,
@@ -208,7 +212,7 @@ struct LoadArgs {
     #[arg(long, value_name = "N")]
     cpu_crowd: Option<usize>,
     /// Write everything measured as JSON to this file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = new_file)]
     json: Option<PathBuf>,
 }
 
@@ -295,7 +299,7 @@ struct JoinArgs {
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     limit: u64,
     /// Write the result as JSON to this file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = new_file)]
     json: Option<PathBuf>,
 }
 
@@ -321,7 +325,7 @@ struct SinkArgs {
     #[arg(long, value_name = "N")]
     cpu: Option<usize>,
     /// Write the result as JSON to this file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = new_file)]
     json: Option<PathBuf>,
 }
 
@@ -373,6 +377,16 @@ struct LaunchArgs {
     parent: i32,
     #[arg(last = true)]
     command: Vec<OsString>,
+}
+
+/// A path that can be written to when all is measured, as far as its folder tells now.
+fn new_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder.is_none_or(Path::is_dir) && !path.is_dir() {
+        true => Ok(path),
+        false => Err("expected a file in a folder that is there".into()),
+    }
 }
 
 fn patience(text: &str) -> Result<u64, String> {

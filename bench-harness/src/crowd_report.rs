@@ -185,8 +185,9 @@ impl Report {
         let t = &self.tally;
         let gone = t.refused + t.rejected + t.closed + t.lied + t.errors + t.timed_out;
         let why = t.first_error.as_deref().unwrap_or("nobody was let in");
-        (gone > 0 && gone >= self.asked).then(|| match gone {
-            1 => why.to_owned(),
+        (gone > 0 && gone >= self.asked).then(|| match (gone, t.served) {
+            (1, _) => why.to_owned(),
+            (_, 0) => format!("none of {gone} was let in: {why}"),
             _ => format!("none of {gone} was left at the end: {why}"),
         })
     }

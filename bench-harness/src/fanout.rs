@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::measure::{Load, Numbers, Row};
 use crate::procfs::Machine;
 use crate::stop::Stop;
-use crate::table::aligned;
+use crate::table::{self, aligned};
 
 /// The grid; its other conditions come from `base`.
 pub(crate) struct Plan {
@@ -83,7 +83,14 @@ impl Sweep {
             rows.extend(cell.medians.iter().map(|row| line(&cell.load, row)));
         }
         let notes: Vec<String> = self.caveats.iter().map(|note| format!("- {note}")).collect();
-        format!("{}\n\n{}", aligned(&rows), notes.join("\n"))
+        let mut failed: Vec<String> = Vec::new();
+        for cell in &self.cells {
+            let why = table::without_numbers(&cell.medians);
+            if !failed.contains(&why) {
+                failed.push(why);
+            }
+        }
+        format!("{}{}\n\n{}", aligned(&rows), failed.concat(), notes.join("\n"))
     }
 
     /// True when each server has numbers at each point.
@@ -101,7 +108,7 @@ fn line(load: &Load, row: &Row) -> Vec<String> {
     ];
     cells.extend(match &row.numbers {
         Some(numbers) => figures(numbers),
-        None => vec!["failed".into()],
+        None => vec!["-".into()],
     });
     cells
 }

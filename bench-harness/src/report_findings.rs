@@ -11,6 +11,9 @@ const DELIVERED: f64 = 0.98;
 /// What one run differs from the next by: two backends within it are alike.
 const NOISE: f64 = 1.05;
 
+/// What has no target is told all the same.
+const REPORTED: &str = "reported";
+
 /// One number against its target.
 #[derive(Debug, Clone, Serialize, PartialEq)]
 pub(crate) struct Finding {
@@ -29,6 +32,7 @@ impl Finding {
         match self.met {
             Some(true) => "met",
             Some(false) => "missed",
+            None if self.target == REPORTED => "",
             None => "no figure",
         }
     }
@@ -84,6 +88,8 @@ pub(crate) fn findings(parts: &[Done]) -> Vec<Finding> {
             "delay" => out.delay(parts.iter().find(|part| part.key == "fanout")),
             "churn" => out.churn(),
             "workers" => out.workers(),
+            "latency" => out.chain(),
+            "join" => out.join(),
             "multicast" => out.multicast(),
             _ => {}
         }
@@ -119,6 +125,33 @@ impl Out<'_> {
         self.put(what, &format!("≤ {most}"), found);
     }
 
+    /// A figure without a target.
+    fn tell(&mut self, what: &str, found: Option<String>) {
+        self.found.push(Finding {
+            what: what.into(),
+            target: REPORTED.into(),
+            found: found.unwrap_or_else(|| self.part.why_not()),
+            met: None,
+            part: self.part.key,
+        });
+    }
+
+    fn chain(&mut self) {
+        let last = list(&self.part.result, "/rows").last().unwrap_or(&Value::Null);
+        let both = num(last, "/latency_ms/p50").zip(num(last, "/latency_ms/p99"));
+        let both = both.filter(|_| last.pointer("/error").is_some_and(Value::is_null));
+        let found =
+            both.map(|(p50, p99)| format!("{} / {}, at the {}", short(p50), short(p99), word(last, "/hop")));
+        self.tell("root → repeater → repeater → peer, delay p50 / p99, ms", found);
+    }
+
+    fn join(&mut self) {
+        let joined = &self.part.result;
+        let both = num(joined, "/joined_ms/median").zip(num(joined, "/joined_ms/p99"));
+        let found = both.map(|(median, p99)| format!("{} / {}", short(median), short(p99)));
+        self.tell("connect → decodable picture, median / p99, ms", found);
+    }
+
     fn fanout(&mut self) {
         if cells(&self.part.result).is_empty() {
             self.put("CPU per byte over the floor", "≤ 1.15", None);
@@ -130,12 +163,13 @@ impl Out<'_> {
                 let whole = figure(cell, server, "/times_floor_whole").unwrap_or(0.0);
                 figure(cell, server, "/times_floor").map(|own| own.max(whole))
             };
-            self.at_most(
-                format!("CPU per byte over the floor, {at} ms"),
-                1.15,
-                dearer("relay"),
-            );
             let cost = |server| figure(cell, server, "/cpu_s_per_gb");
+            let found = dearer("relay").zip(cost("relay").zip(cost("floor")));
+            let found = found.map(|(ratio, (ours, floor))| {
+                let text = format!("{} ({} against {} s/GB)", short(ratio), short(ours), short(floor));
+                (text, ratio <= 1.15)
+            });
+            self.put(format!("CPU per byte over the floor, {at} ms"), "≤ 1.15", found);
             let ratio = cost("relay")
                 .zip(cost("relay-mio"))
                 .map(|(uring, mio)| uring / mio);
@@ -386,6 +420,7 @@ mod tests {
     fn targets_are_met_or_missed_by_the_numbers() {
         let cell = |ratio: f64| {
             json!({"load": {"interval_ms": 100}, "medians": [
+            {"server": "floor", "numbers": {"times_floor": 1.0, "cpu_s_per_gb": 1.0}},
             {"server": "relay", "numbers": {"times_floor": ratio, "cpu_s_per_gb": ratio}},
             {"server": "relay-mio", "numbers": {"times_floor": 1.1, "cpu_s_per_gb": 1.1}}]})
         };

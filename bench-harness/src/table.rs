@@ -70,7 +70,17 @@ pub(crate) fn comparison(rows: &[Row]) -> String {
         rows.iter()
             .filter_map(|row| Some(line(&row.server, row.numbers.as_ref()?))),
     );
-    aligned(&cells)
+    aligned(&cells) + &without_numbers(rows)
+}
+
+/// A line for each server that could not be measured.
+pub(crate) fn without_numbers(rows: &[Row]) -> String {
+    let none = rows.iter().filter(|row| row.numbers.is_none());
+    let line = |row: &Row| {
+        let why = row.error.as_deref().unwrap_or("no numbers");
+        format!("\n{}  {why}", row.server)
+    };
+    none.map(line).collect()
 }
 
 fn line(server: &str, n: &Numbers) -> Vec<String> {
@@ -137,11 +147,8 @@ pub(crate) fn caveats(machine: &Machine, load: &Load, rows: &[Row]) -> Vec<Strin
         notes.push("server and crowd share processors: CPU time holds, latencies do not".into());
     }
     for row in rows {
-        notes.extend(
-            row.error
-                .as_ref()
-                .map(|error| format!("{}: no numbers: {error}", row.server)),
-        );
+        let once = row.error.as_ref().filter(|_| row.numbers.is_some());
+        notes.extend(once.map(|error| format!("{}: not in every run: {error}", row.server)));
         notes.extend(
             row.numbers
                 .iter()

@@ -15,6 +15,7 @@ macro_rules! on_both_backends {
 }
 
 mod bad_weather;
+mod bench;
 mod chain;
 mod common;
 mod configuration;
