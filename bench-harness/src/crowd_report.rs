@@ -228,6 +228,10 @@ impl fmt::Display for Report {
             "failed      {} refused, {} rejected, {} closed, {} lied, {} errors, {} timed out, {} silent",
             t.refused, t.rejected, t.closed, t.lied, t.errors, t.timed_out, self.silent
         )?;
+        if t.not_opened > 0 {
+            let why = "interrupted, or this machine is too busy for the ramp";
+            writeln!(out, "            {} not opened: {why}", t.not_opened)?;
+        }
         if let Some(error) = &t.first_error {
             writeln!(out, "            first: {error}")?;
         }

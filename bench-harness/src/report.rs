@@ -68,6 +68,9 @@ impl Done {
         if let Some(lacking) = self.lacking {
             return lacking.to_owned();
         }
+        if self.status == Some(0) {
+            return "not among what it measured".into();
+        }
         let last = self.text.lines().rev().find(|line| !line.trim().is_empty());
         last.unwrap_or("no figure").trim().to_owned()
     }

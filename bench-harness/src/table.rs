@@ -177,6 +177,12 @@ fn remarks(server: &str, n: &Numbers) -> Vec<String> {
             n.softirq_seconds, n.cpu_seconds
         ));
     }
+    if n.not_served > 0.0 {
+        notes.push(format!(
+            "{server}: {} listeners were not let in, or not within the ramp",
+            n.not_served
+        ));
+    }
     if n.closed > 0.0 {
         notes.push(format!("{server}: it closed {} of its listeners", n.closed));
     }
