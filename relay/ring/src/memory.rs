@@ -2,6 +2,9 @@
 //!
 //! It is made of segments, each a memory file of its own. So one can be exchanged while the kernel still reads from
 //! it: the pages that it reads live on until it lets go of them, and the others go back at once.
+//!
+//! Large rings lie in huge pages where the host has set some aside (`vm.nr_hugepages`), segment by segment and as far
+//! as they last.
 
 #[cfg(not(miri))]
 use std::fs::File;
@@ -10,13 +13,31 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
+#[cfg(not(miri))]
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 /// `capacity` bytes, visible at `[0, capacity)` and again at `[capacity, 2 * capacity)`.
 #[derive(Debug)]
 pub(crate) struct Memory {
     base: NonNull<u8>,
     capacity: usize,
     segment: usize,
+    /// What is to be unmapped in the end: where it begins, and how many bytes.
+    #[cfg(not(miri))]
+    reserved: (NonNull<u8>, usize),
+    /// Whether to ask for huge pages.
+    #[cfg(not(miri))]
+    huge: bool,
 }
+
+/// The length of a huge page in bytes.
+#[cfg(not(miri))]
+const HUGE: usize = 2 << 20;
+
+/// A ring of fewer huge pages has ordinary ones: segments of more than an eighth would leave the writer too little room
+/// between a pinned window and the segment that it wants to renew.
+#[cfg(not(miri))]
+const HUGE_PAGES_MIN: usize = 8;
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread; who may touch which bytes is decided
 // by the gate, and `Memory` hands out raw pointers only.
@@ -27,29 +48,43 @@ unsafe impl Sync for Memory {}
 #[cfg(not(miri))]
 impl Memory {
     /// Maps `capacity` bytes (a power of two) of fresh memory twice, in `segments` segments (a power of two) of at
-    /// least a page.
+    /// least a page; in fewer where pages are huge.
     pub(crate) fn new(capacity: usize, segments: usize) -> io::Result<Self> {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
-
         assert!(
             capacity.is_power_of_two() && segments.is_power_of_two() && capacity / segments >= page(),
             "a ring of {capacity} bytes in {segments} segments"
         );
-        let twice = NonZeroUsize::new(capacity * 2).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a fresh anonymous reservation at an address of the kernel's choice disturbs no other mapping.
-        let base = unsafe { mmap_anonymous(None, twice, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)? };
+        let large = (capacity / segments).max(HUGE);
+        let first = (capacity / HUGE >= HUGE_PAGES_MIN).then(|| huge_file(large));
+        let huge = matches!(first, Some(Ok(_)));
         // From here on the drop of `memory` returns the reservation, whatever fails.
-        let memory = Self {
-            base: base.cast(),
-            capacity,
-            segment: capacity / segments,
-        };
-        for place in 0..segments {
-            let file = memory.fresh()?;
+        let memory = Self::reserve(capacity, if huge { large } else { capacity / segments }, huge)?;
+        let mut first = first.and_then(Result::ok);
+        for place in 0..capacity / memory.segment {
+            let file = first.take().map_or_else(|| memory.fresh(), Ok)?;
             // SAFETY: nobody knows of this memory yet.
             unsafe { memory.lay(place, &file)? };
         }
         Ok(memory)
+    }
+
+    /// Takes address space, with nothing in it.
+    fn reserve(capacity: usize, segment: usize, huge: bool) -> io::Result<Self> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+        let align = if huge { HUGE } else { page() };
+        let length = NonZeroUsize::new(capacity * 2 + align).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a fresh anonymous reservation at an address of the kernel's choice disturbs no other mapping.
+        let start = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE)? };
+        let start = start.cast::<u8>();
+        // SAFETY: less than `align` bytes are left out, and so many more than needed were reserved.
+        let base = unsafe { start.add(start.align_offset(align)) };
+        Ok(Self {
+            base,
+            capacity,
+            segment,
+            reserved: (start, length.get()),
+            huge,
+        })
     }
 
     /// Puts fresh memory at `place`, in both halves. Its first `keep` bytes are those that were there before; what
@@ -64,17 +99,16 @@ impl Memory {
     ///
     /// Until this has succeeded nobody touches the segment beyond its first `keep` bytes, and nobody writes those.
     pub(crate) unsafe fn renew(&self, place: usize, keep: usize) -> io::Result<()> {
-        use nix::fcntl::{FallocateFlags, fallocate};
-        use std::os::unix::fs::FileExt;
-
         assert!(keep <= self.segment, "{keep} of {} bytes", self.segment);
         let file = self.fresh()?;
         // Where there is no memory we want to know now, not by a signal at the first touch.
-        fallocate(&file, FallocateFlags::empty(), 0, self.segment as i64)?;
-        let from = self.at((place * self.segment) as u64);
-        // SAFETY: inside the mapping, and the caller promises that nobody writes there.
-        let kept = unsafe { std::slice::from_raw_parts(from, keep) };
-        file.write_all_at(kept, 0)?;
+        allocate(&file, self.segment)?;
+        if keep > 0 {
+            let from = self.at((place * self.segment) as u64);
+            // SAFETY: inside the mapping, and the caller promises that nobody writes there.
+            let kept = unsafe { std::slice::from_raw_parts(from, keep) };
+            preload(&file, self.segment, kept)?;
+        }
         // SAFETY: whoever reads the kept bytes finds the same in the new memory: the kernel exchanges a mapping while
         // it keeps all others from looking. Nobody touches the rest.
         unsafe { self.lay(place, &file) }
@@ -82,10 +116,12 @@ impl Memory {
 
     /// A memory file as long as a segment.
     fn fresh(&self) -> io::Result<File> {
-        use nix::sys::memfd::{MFdFlags, memfd_create};
-        let file = File::from(memfd_create(c"totality-ring", MFdFlags::MFD_CLOEXEC)?);
-        file.set_len(self.segment as u64)?;
-        Ok(file)
+        if self.huge
+            && let Ok(file) = huge_file(self.segment)
+        {
+            return Ok(file);
+        }
+        memory_file(self.segment, MFdFlags::empty())
     }
 
     /// Maps `file` at `place`, in both halves. The kernel looks at its limits before it takes away what was there.
@@ -124,9 +160,50 @@ impl Memory {
 #[cfg(not(miri))]
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: base and length are those of the reservation; no pointer into it outlives the `Arc` that holds us.
-        let _ = unsafe { nix::sys::mman::munmap(self.base.cast(), self.capacity * 2) };
+        let (start, length) = self.reserved;
+        // SAFETY: start and length are those of the reservation; no pointer into it outlives the `Arc` that holds us.
+        let _ = unsafe { nix::sys::mman::munmap(start.cast(), length) };
     }
+}
+
+#[cfg(not(miri))]
+fn memory_file(length: usize, flags: MFdFlags) -> io::Result<File> {
+    let file = memfd_create(c"totality-ring", MFdFlags::MFD_CLOEXEC | flags)?;
+    let file = File::from(file);
+    file.set_len(length as u64)?;
+    Ok(file)
+}
+
+/// A file of huge pages. They are taken at once: one that lacks a page is found out by a signal at its first touch.
+#[cfg(not(miri))]
+fn huge_file(length: usize) -> io::Result<File> {
+    let file = memory_file(length, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)?;
+    allocate(&file, length)?;
+    Ok(file)
+}
+
+/// Takes memory for all of a file.
+#[cfg(not(miri))]
+fn allocate(file: &File, length: usize) -> io::Result<()> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let length = i64::try_from(length).map_err(io::Error::other)?;
+    Ok(fallocate(file, FallocateFlags::empty(), 0, length)?)
+}
+
+/// Puts `bytes` at the start of a memory file of `length` bytes. Files of huge pages cannot be written but by a mapping.
+#[cfg(not(miri))]
+fn preload(file: &File, length: usize, bytes: &[u8]) -> io::Result<()> {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+    assert!(bytes.len() <= length, "{} of {length} bytes", bytes.len());
+    let whole = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice disturbs no other; the file is `length` long.
+    let to = unsafe { mmap(None, whole, prot, MapFlags::MAP_SHARED, file, 0)? };
+    // SAFETY: the mapping is at least as long as `bytes`, nobody else knows of it, and its memory is allocated.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.cast().as_ptr(), bytes.len()) };
+    // SAFETY: just what was mapped above, and no pointer into it is left.
+    unsafe { munmap(to, length)? };
+    Ok(())
 }
 
 /// Miri knows no double mapping: there the two halves are plain memory, written twice.

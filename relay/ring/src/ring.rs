@@ -29,7 +29,8 @@ impl Ring {
 
     /// A ring of `capacity` bytes (rounded up to a power of two) for `readers` readers, its positions starting at
     /// `start`, and its writer. A quarter of the memory is slack, three quarters are the window. Hosts with pages
-    /// of more than 4 KiB round up to [`SEGMENTS`] pages.
+    /// of more than 4 KiB round up to [`SEGMENTS`] pages. From 16 MiB on it lies in huge pages, where the host has set
+    /// some aside.
     ///
     /// # Errors
     ///

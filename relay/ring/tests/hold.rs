@@ -142,6 +142,29 @@ fn a_late_hold_renews_around_what_was_written() {
     flight.land(&mut holder);
 }
 
+/// In huge pages where the host has them (`sysctl vm.nr_hugepages=16`), in ordinary ones elsewhere.
+#[test]
+fn large_rings_hold_alike() {
+    let (mut writer, ring) = Ring::new(16 << 20, 1, 0).expect("memory");
+    let (mut reader, mut holder) = (ring.reader(0), ring.holder(0));
+    let (capacity, segment) = (ring.capacity(), ring.segment());
+    assert!(segment == capacity / SEGMENTS || segment == 2 << 20);
+    let bytes = stretch(0, capacity);
+    assert_eq!(writer.append(&bytes[..3 * segment]), 3 * segment);
+    reader.pin(segment as u64).expect("all there");
+    let early = give(&reader, &mut holder, 2 * segment as u64 - 9_000, 20_000);
+    let half = 3 * segment / 2;
+    let taken = writer.append(&bytes[3 * segment..]);
+    reader.unpin();
+    reader.pin(half as u64).expect_err("out of the window by now");
+    assert_eq!(writer.append(&bytes[..half]), half);
+    assert_eq!((taken, ring.version()), (capacity - 3 * segment, 1));
+    let at = (capacity + segment) as u64;
+    reader.pin(at).expect("just written");
+    assert!(reader.bytes(at, half - segment) == &bytes[segment..half]);
+    early.land(&mut holder);
+}
+
 #[test]
 fn a_dropped_holder_holds_nothing() {
     let (mut writer, ring) = Ring::new(CAP, 1, 0).expect("memory");
