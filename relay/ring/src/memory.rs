@@ -34,8 +34,8 @@ pub(crate) struct Memory {
 #[cfg(not(miri))]
 const HUGE: usize = 2 << 20;
 
-/// A ring of fewer huge pages has ordinary ones: segments of more than an eighth would leave the writer too little room
-/// between a pinned window and the segment that it wants to renew.
+/// A ring of fewer huge pages has ordinary ones: segments of more than an eighth would leave the writer too little
+/// room between a pinned window and the segment that it wants to renew.
 #[cfg(not(miri))]
 const HUGE_PAGES_MIN: usize = 8;
 
@@ -190,7 +190,7 @@ fn allocate(file: &File, length: usize) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::empty(), 0, length)?)
 }
 
-/// Puts `bytes` at the start of a memory file of `length` bytes. Files of huge pages cannot be written but by a mapping.
+/// Puts `bytes` at the start of a memory file of `length` bytes, by a mapping: files of huge pages cannot be written.
 #[cfg(not(miri))]
 fn preload(file: &File, length: usize, bytes: &[u8]) -> io::Result<()> {
     use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};

@@ -20,7 +20,8 @@ pub(super) const HUGE_PAGES: Check = Check {
     measured: "for zero-copy UDP sends of 48 segments, memory on huge pages: 5 % less CPU registered, 22 % \
          unregistered; not measured with the relay's own ring",
     consent: Consent::Asked,
-    why: "A channel's ring is shared memory (a memfd). The kernel gives it pages of 2 MiB only if transparent huge \
+    why: "A channel's ring is shared memory, sixteen memfds of equal length. Those of at least 2 MiB (rings of 32 MiB) \
+          get pages of 2 MiB if there are any reserved (see reserved-pages), else only if transparent huge \
           pages are allowed for shared memory: `within_size` and `always` do; `advise` only where a program asks \
           with madvise, which the relay does not. Fewer, larger pages cost zero-copy sends less to pin. Copying \
           sends gain little.",
@@ -33,8 +34,8 @@ pub(super) const RESERVED_PAGES: Check = Check {
     measured: "as huge-pages; not measured with the relay's own ring",
     consent: Consent::Asked,
     why: "vm.nr_hugepages reserves pages of 2 MiB for programs that ask for them by name. The relay's rings do \
-          not: they take transparent huge pages (see huge-pages), so a reservation only helps programs beside it, \
-          or a relay that was built to ask. The kernel reserves as many as it finds whole, which on a machine that \
+          from 16 MiB on, and make do with ordinary pages where there are none; smaller rings have no use for \
+          them. The kernel reserves as many as it finds whole, which on a machine that \
           has run for long may be fewer; the journal notes how many it took.",
 };
 
@@ -93,13 +94,13 @@ fn huge_pages(host: &dyn Host, _: &Demand) -> Row {
 
 fn reserved_pages(host: &dyn Host, _: &Demand) -> Row {
     let name = "vm.nr_hugepages";
-    let wanted = format!("none; {HUGE_PAGES_WANTED} for a ring that asks for them");
+    let wanted = format!("none; {HUGE_PAGES_WANTED} for rings of 16 MiB or more");
     let Some(&found) = host.sysctl_numbers(name).first() else {
         return Row::not_here(wanted);
     };
-    // The relay asks for none, so none is no fault.
+    // Only large rings ask, and they make do without, so none is no fault.
     Row::new(Status::Ok, format!("{found} reserved"), wanted)
-        .cost("nothing, unless a program asks for huge pages by name (MFD_HUGETLB); it is refused then")
+        .cost("nothing for rings below 16 MiB; larger ones are put into ordinary pages")
         .offer(Place::sysctl(name), HUGE_PAGES_WANTED, true)
 }
 
