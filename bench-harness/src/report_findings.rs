@@ -565,7 +565,10 @@ mod tests {
 
     #[test]
     fn datagrams_are_priced_by_the_drivers_best_way() {
-        let row = |way: &str, size: u32, ns: f64| json!({"way": way, "peers": 512, "size": size, "ns_per_datagram_median": ns});
+        let row = |way: &str, size: u32, ns: f64| {
+            let median = ns;
+            json!({"way": way, "peers": 512, "size": size, "ns_per_datagram_median": median})
+        };
         let rows = json!([
             row("sendmmsg x64", 1, 1800.0),
             row("send, own sockets, GSO", 48, 67.0),
