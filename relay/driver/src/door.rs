@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -37,6 +38,19 @@ pub(crate) struct Door {
 }
 
 impl Door {
+    /// A door behind which some wait already.
+    pub(crate) fn with(guests: Vec<TcpStream>) -> Self {
+        let waiting = guests
+            .into_iter()
+            .filter(|guest| guest.set_nonblocking(true).is_ok())
+            .map(OwnedFd::from)
+            .collect();
+        Self {
+            waiting,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn knock(&mut self, fd: OwnedFd) {
         if !self.shut {
             self.backoff = Duration::ZERO;

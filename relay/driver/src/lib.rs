@@ -32,6 +32,7 @@ mod steer;
 mod table;
 mod udp;
 mod uring;
+mod void;
 mod wheel;
 
 use std::io;
@@ -51,6 +52,7 @@ pub use share::Share;
 pub use stats::{SharedStats, Stats};
 pub use steer::{STEERED_MAX, steer_by_cpu};
 pub use uring::depot::Depot;
+pub use void::connect_to_nobody;
 
 /// Which kernel interface a driver uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,8 @@ pub enum ZeroCopy {
 pub struct Setup {
     /// Sockets to accept from, made by [`crate::bind`].
     pub listeners: Vec<TcpListener>,
+    /// Connections that are open already: the machine is told that they were accepted. Default none.
+    pub guests: Vec<TcpStream>,
     /// The machine's bell: the driver sleeps on its descriptor and says [`relay_seam::Input::Woken`].
     pub bell: Bell,
     /// Most connections held at once; more are closed as they are accepted, with a counter. Default 65,536.
@@ -66,6 +68,7 @@ impl Setup {
     pub fn new(listeners: Vec<TcpListener>, bell: Bell, handover: HandoverFn) -> Self {
         Self {
             listeners,
+            guests: Vec::new(),
             bell,
             max_conns: 65_536,
             recv_buffer_bytes: 16 * 1024,

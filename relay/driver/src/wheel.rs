@@ -54,7 +54,7 @@ impl<'m, S: Shore, M: Machine + ?Sized> Wheel<'m, S, M> {
             machine,
             seats: Table::new(setup.max_conns),
             now: clock::now(),
-            door: Door::default(),
+            door: Door::with(setup.guests),
             share: setup.share,
             calls,
             leavers: Leavers::default(),

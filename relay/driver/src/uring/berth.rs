@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use relay_seam::Conn;
 
+use super::direct::File;
 use super::route::RouteId;
 
 /// The operations of one connection.
@@ -12,6 +13,8 @@ pub(super) struct Berth {
     pub(super) live: bool,
     pub(super) generation: u32,
     pub(super) fd: RawFd,
+    /// It has a place in the ring's own table of files: its slot.
+    pub(super) direct: bool,
     /// By which way its bytes leave.
     pub(super) route: RouteId,
     /// Bytes of it that the kernel may still read.
@@ -33,6 +36,15 @@ pub(super) struct Berth {
 }
 
 impl Berth {
+    /// What operations on `conn`, which lies here, name.
+    pub(super) fn file(&self, conn: Conn) -> File {
+        if self.direct {
+            File::Direct(conn.slot() as u32)
+        } else {
+            File::Plain(self.fd)
+        }
+    }
+
     /// `conn` lies here, and not another.
     pub(super) fn is(&self, conn: Conn) -> bool {
         self.live && self.generation == conn.generation()

@@ -9,6 +9,7 @@
 mod berth;
 mod buffers;
 pub(crate) mod depot;
+mod direct;
 #[cfg(test)]
 pub(crate) mod faults;
 mod halves;
@@ -38,6 +39,7 @@ use crate::stats::SharedStats;
 use crate::udp::Laid;
 use berth::Berth;
 use buffers::Buffers;
+use direct::Direct;
 use halves::Halves;
 use ops::{Kind, Plain, Tag};
 use ring::{Done, Ring};
@@ -60,6 +62,7 @@ pub(crate) struct Uring {
     answers: RawFd,
     mail: RawFd,
     zero: Zero,
+    direct: Direct,
     stats: Arc<SharedStats>,
 }
 
@@ -77,6 +80,7 @@ impl Uring {
         let io = setup::make(setup.sq_entries, setup.cq_entries)
             .map_err(|e| io::Error::new(e.kind(), format!("no io_uring: {}", crate::probe::why_not(&e))))?;
         let buffers = Buffers::that_fit(&io, setup.recv_buffers, setup.recv_buffer_bytes)?;
+        let direct = Direct::new(&io, setup.max_conns);
         let ways = std::mem::take(&mut setup.listeners).into_iter();
         let mut shore = Self {
             ring: Ring::new(io, Arc::clone(&setup.stats)),
@@ -90,6 +94,7 @@ impl Uring {
             bell: setup.bell.clone(),
             answers: answers.as_raw_fd(),
             mail: -1,
+            direct,
             zero: Zero::new(
                 setup.zero_copy,
                 Arc::clone(&setup.depot),
@@ -112,17 +117,23 @@ impl Uring {
     /// A send, without a copy if it is worth it.
     fn entry(&mut self, offer: &Offer<'_>) -> Entry {
         let berth = self.berths.get(offer.conn.slot());
+        // A seat has a berth; without one, the descriptor is all there is.
+        let fallback = Berth {
+            fd: offer.fd,
+            ..Berth::default()
+        };
         let berth = berth
             .filter(|berth| berth.is(offer.conn))
             .copied()
-            .unwrap_or_default();
+            .unwrap_or(fallback);
+        let file = berth.file(offer.conn);
         let parcel = (offer.index, offer.conn, offer.bytes.len());
         let leave = self
             .zero
             .leave(&self.ring.io, berth.route, berth.held, parcel, offer.from);
         match leave {
-            Some(leave) => ops::send_zc(offer.fd, offer.bytes, leave.buffer, leave.parcel),
-            None => ops::send(offer.fd, offer.bytes, offer.index),
+            Some(leave) => ops::send_zc(file, offer.bytes, leave.buffer, leave.parcel),
+            None => ops::send(file, offer.bytes, offer.index),
         }
     }
 
@@ -141,8 +152,8 @@ impl Uring {
             return Ok(());
         };
         berth.armed = true;
-        let fd = berth.fd;
-        self.ring.push(&Plain::recv(fd, conn))
+        let file = berth.file(conn);
+        self.ring.push(&Plain::recv(file, conn))
     }
 
     fn feed_the_hungry(&mut self) -> io::Result<()> {
@@ -158,6 +169,9 @@ impl Uring {
         let Some(berth) = self.berth(conn).map(std::mem::take) else {
             return Ok(());
         };
+        if berth.direct {
+            self.direct.leave(conn.slot());
+        }
         let kinds = [
             (Kind::Recv, berth.armed && !berth.cancelling),
             (Kind::Room, berth.polled),
@@ -172,6 +186,7 @@ impl Uring {
     /// After everything queued has been submitted, descriptors may be closed.
     fn bury(&mut self) {
         if self.ring.nothing_queued() {
+            self.direct.clear(&self.ring.io);
             self.graves.clear();
         }
     }
@@ -197,11 +212,18 @@ impl Shore for Uring {
         if self.berths.len() <= conn.slot() {
             self.berths.resize(conn.slot() + 1, Berth::default());
         }
+        if self.direct.is_leaving(conn.slot()) {
+            // What is queued for the last holder of the place is submitted first.
+            self.ring.flush()?;
+            self.bury();
+        }
+        let direct = self.direct.enter(&self.ring.io, conn.slot(), fd.as_raw_fd());
         let route = self.zero.route(|| sockopt::ends(&fd));
         self.berths[conn.slot()] = Berth {
             live: true,
             generation: conn.generation(),
             fd: fd.as_raw_fd(),
+            direct,
             route,
             ..Berth::default()
         };
@@ -240,8 +262,8 @@ impl Shore for Uring {
         if berth.half || std::mem::replace(&mut berth.polled, true) {
             return Ok(());
         }
-        let fd = berth.fd;
-        self.ring.push(&Plain::room(fd, conn))
+        let file = berth.file(conn);
+        self.ring.push(&Plain::room(file, conn))
     }
 
     fn watch_hangup(&mut self, conn: Conn) -> io::Result<()> {
@@ -265,7 +287,9 @@ impl Shore for Uring {
         }
         self.forget(conn)?;
         // What is queued may name the descriptor, which is another's from now on.
-        self.ring.flush()
+        self.ring.flush()?;
+        self.bury();
+        Ok(())
     }
 
     fn send(&mut self, batch: &[Offer<'_>], results: &mut [i32]) -> io::Result<()> {

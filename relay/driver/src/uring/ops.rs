@@ -6,6 +6,8 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 use relay_seam::Conn;
 
+use super::direct::File;
+
 /// The buffer group of the receive buffers.
 pub(super) const GROUP: u16 = 0;
 
@@ -107,16 +109,14 @@ impl Plain {
         )
     }
 
-    pub(super) fn recv(fd: RawFd, conn: Conn) -> Self {
-        Self::new(
-            opcode::RecvMulti::new(types::Fd(fd), GROUP).build(),
-            Tag::new(Kind::Recv, conn),
-        )
+    pub(super) fn recv(file: File, conn: Conn) -> Self {
+        let recv = opcode::RecvMulti::new(file.number(), GROUP);
+        Self::new(file.mark(recv.build()), Tag::new(Kind::Recv, conn))
     }
 
-    pub(super) fn room(fd: RawFd, conn: Conn) -> Self {
-        let poll = opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32);
-        Self::new(poll.build(), Tag::new(Kind::Room, conn))
+    pub(super) fn room(file: File, conn: Conn) -> Self {
+        let poll = opcode::PollAdd::new(file.number(), libc::POLLOUT as u32);
+        Self::new(file.mark(poll.build()), Tag::new(Kind::Room, conn))
     }
 
     pub(super) fn watch(fd: RawFd, kind: Kind) -> Self {
@@ -142,11 +142,11 @@ impl Plain {
 }
 
 /// A send of `bytes`; unlike [`Plain`] it names memory, which must stay until its completion.
-pub(super) fn send(fd: RawFd, bytes: &[u8], index: usize) -> Entry {
+pub(super) fn send(file: File, bytes: &[u8], index: usize) -> Entry {
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len)
-        .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        .build()
+    let send =
+        opcode::Send::new(file.number(), bytes.as_ptr(), len).flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    file.mark(send.build())
         .user_data(Tag::indexed(Kind::Send, index).pack())
 }
 
@@ -159,13 +159,13 @@ pub(super) fn send_message(fd: RawFd, message: &libc::msghdr, index: usize) -> E
 }
 
 /// As [`send`], from registered memory and without a copy: completes twice, and reports whether it copied after all.
-pub(super) fn send_zc(fd: RawFd, bytes: &[u8], buffer: u16, parcel: Conn) -> Entry {
+pub(super) fn send_zc(file: File, bytes: &[u8], buffer: u16, parcel: Conn) -> Entry {
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    opcode::SendZc::new(types::Fd(fd), bytes.as_ptr(), len)
+    let send = opcode::SendZc::new(file.number(), bytes.as_ptr(), len)
         .buf_index(Some(buffer))
         .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        .zc_flags(REPORT_USAGE)
-        .build()
+        .zc_flags(REPORT_USAGE);
+    file.mark(send.build())
         .user_data(Tag::new(Kind::Zero, parcel).pack())
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::direct::File;
 use super::{Uring, ops};
 use crate::udp::Laid;
 
@@ -10,7 +11,7 @@ impl Uring {
     pub(super) fn post_letters(&mut self, letters: &Laid<'_>, results: &mut [i32]) -> io::Result<()> {
         for (i, letter) in letters.letters.iter().enumerate() {
             let entry = match letters.plain(i) {
-                Some(bytes) => ops::send(letter.route.fd, bytes, i),
+                Some(bytes) => ops::send(File::Plain(letter.route.fd), bytes, i),
                 None => ops::send_message(letter.route.fd, letters.header(i), i),
             };
             // SAFETY: headers and bytes are borrowed for the whole of this function, which returns only after
