@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::measure::{Load, Numbers, Row};
 use crate::procfs::Machine;
 use crate::stop::Stop;
-use crate::table::{self, aligned};
+use crate::table;
 
 /// The grid; its other conditions come from `base`.
 pub(crate) struct Plan {
@@ -90,7 +90,12 @@ impl Sweep {
                 failed.push(why);
             }
         }
-        format!("{}{}\n\n{}", aligned(&rows), failed.concat(), notes.join("\n"))
+        format!(
+            "{}{}\n\n{}",
+            table::quiet(rows),
+            failed.concat(),
+            notes.join("\n")
+        )
     }
 
     /// True when each server has numbers at each point.

@@ -138,7 +138,10 @@ fn with_server(plan: &Plan, mut part: Part, stop: &Stop) -> Result<Done, Error> 
                 Some(served)
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => return Ok(done(part, Duration::ZERO, None, error.to_string(), Value::Null)),
+            Err(error) => {
+                part.args.insert(1, "URL".into());
+                return Ok(done(part, Duration::ZERO, None, error.to_string(), Value::Null));
+            }
         }
     } else {
         if let (Some(relay), true) = (&plan.relay, part.args[0] != "sink") {
@@ -197,12 +200,23 @@ fn one(part: Part, directory: &Path, stop: &Stop) -> Result<Done, Error> {
     Ok(done(part, start.elapsed(), status, text, result))
 }
 
+/// The command as a person would repeat it: the server that was started for it is gone.
+fn command(part: &Part) -> String {
+    let url = usize::from(part.needs_server);
+    let word = |(at, word): (usize, &String)| match at == url && url > 0 {
+        true => "URL".to_owned(),
+        false => word.clone(),
+    };
+    let words: Vec<String> = part.args.iter().enumerate().map(word).collect();
+    format!("bench-harness {}", words.join(" "))
+}
+
 fn done(part: Part, took: Duration, status: Option<i32>, text: String, result: Value) -> Done {
     Done {
         key: part.key,
         title: part.title,
         about: part.about,
-        command: format!("bench-harness {}", part.args.join(" ")),
+        command: command(&part),
         seconds: took.as_secs_f64(),
         status,
         lacking: None,

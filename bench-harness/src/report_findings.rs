@@ -27,6 +27,11 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// It has a target.
+    pub(crate) fn is_aimed(&self) -> bool {
+        self.target != REPORTED
+    }
+
     /// In one word.
     pub(crate) fn verdict(&self) -> &'static str {
         match self.met {

@@ -36,27 +36,24 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
 
 /// Targets and what was found, for a terminal.
 pub(crate) fn findings(findings: &[Finding]) -> String {
+    let wide =
+        |text: fn(&Finding) -> &str| findings.iter().map(|finding| text(finding).chars().count()).max();
+    let verdict = wide(|finding| finding.verdict()).unwrap_or(0);
+    let what = wide(|finding| &finding.what).unwrap_or(0);
     let line = |finding: &Finding| {
-        let Finding {
-            what, target, found, ..
-        } = finding;
-        [finding.verdict(), what, found]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([format!("target {target}")])
-            .collect()
+        let target = match finding.is_aimed() {
+            true => format!(" (target {})", finding.target),
+            false => String::new(),
+        };
+        let text = format!(
+            "{:<verdict$}  {:<what$}  {}{target}",
+            finding.verdict(),
+            finding.what,
+            finding.found
+        );
+        text.trim_end().to_owned()
     };
-    let rows: Vec<Vec<String>> = findings.iter().map(line).collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row: &Vec<String>| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let (verdict, what) = (width(0), width(1));
-    let text =
-        |row: &Vec<String>| format!("{:<verdict$}  {:<what$}  {} ({})", row[0], row[1], row[2], row[3]);
-    rows.iter().map(text).collect::<Vec<_>>().join("\n")
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// One line per server.
@@ -70,7 +67,43 @@ pub(crate) fn comparison(rows: &[Row]) -> String {
         rows.iter()
             .filter_map(|row| Some(line(&row.server, row.numbers.as_ref()?))),
     );
-    aligned(&cells) + &without_numbers(rows)
+    quiet(cells) + &without_numbers(rows)
+}
+
+/// Columns that are only worth their place when something is in them.
+const HARM: [&str; 3] = ["unserved", "closed", "faults"];
+
+/// The table without those of its columns that count harm and are zero throughout; a word says so.
+pub(crate) fn quiet(mut rows: Vec<Vec<String>>) -> String {
+    let Some(heads) = rows.first().cloned() else {
+        return String::new();
+    };
+    let (mut kept, mut zeros) = (vec![true; heads.len()], Vec::new());
+    for (column, head) in heads
+        .iter()
+        .enumerate()
+        .filter(|(_, head)| HARM.contains(&head.as_str()))
+    {
+        if rows[1..]
+            .iter()
+            .filter_map(|row| row.get(column))
+            .all(|cell| cell == "0")
+        {
+            kept[column] = false;
+            zeros.push(head.as_str());
+        }
+    }
+    for row in &mut rows {
+        let mut column = 0;
+        row.retain(|_| {
+            column += 1;
+            kept[column - 1]
+        });
+    }
+    match zeros.is_empty() || rows.len() < 2 {
+        true => aligned(&rows),
+        false => format!("{}\n({}: none)", aligned(&rows), zeros.join(", ")),
+    }
 }
 
 /// A line for each server that could not be measured.
@@ -316,6 +349,22 @@ mod tests {
         };
         let medians = medians(&[vec![broken]]);
         assert!(medians[0].numbers.is_none() && medians[0].error.as_deref() == Some("no"));
+    }
+
+    #[test]
+    fn harm_is_shown_where_there_is_any() {
+        let rows = |closed: &str| {
+            let words = |words: [&str; 4]| words.map(str::to_owned).to_vec();
+            vec![
+                words(["server", "closed", "faults", "x"]),
+                words(["a", closed, "0", "1"]),
+            ]
+        };
+        assert_eq!(quiet(rows("0")), "server  x\na       1\n(closed, faults: none)");
+        assert_eq!(
+            quiet(rows("3")),
+            "server  closed  x\na            3  1\n(faults: none)"
+        );
     }
 
     #[test]
