@@ -1,7 +1,8 @@
 //! Crowds and clocks: sources, listeners, floors, comparisons, reports.
 //!
-//! A black box: it speaks to servers over sockets and knows nothing of how a relay is built. What it writes into a
-//! stream, and reads back, is in [`stamp`]; the transport stream around it is in [`ts`]; [`cli`] lists the commands.
+//! A black box: it speaks to servers over sockets and knows nothing of how a relay is built, but for `sink_driver.rs`,
+//! which measures the relay's own driver beside the bare calls. What it writes into a stream, and reads back, is in
+//! [`stamp`]; the transport stream around it is in [`ts`]; [`cli`] lists the commands.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -38,6 +39,7 @@ mod rtmp;
 mod scale;
 mod servers;
 mod sink;
+mod sink_driver;
 mod soak;
 mod source;
 mod stop;

@@ -3,11 +3,11 @@
 //! are the floors under any server's sends. Time is CPU time of the sending thread.
 //!
 //! Only what has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast; TCP
-//! over loopback. io_uring's submissions (and so registered zero copy) and TCP's repair mode have none.
+//! over loopback. Beside them stand the relay's own driver, on both backends (`sink_driver.rs`).
 
 use std::fmt;
 use std::io::{IoSlice, Read};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -18,11 +18,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, send, sendmmsg, sendto, setsockopt, sockopt};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
+use relay_driver::{Backend, Stats, ZeroCopy};
 use serde::Serialize;
 
 use crate::crowd_report::at;
 use crate::error::{Doing, Error};
 use crate::procfs::Machine;
+use crate::sink_driver::{self, Load};
 use crate::stop::Stop;
 use crate::table::aligned;
 
@@ -74,6 +76,8 @@ pub(crate) struct Row {
     pub(crate) cpu_s_per_gb: f64,
     /// Sends that the kernel refused.
     pub(crate) failed: u64,
+    /// Of the sends that were to go without a copy, how many the kernel copied after all; none where none was to.
+    pub(crate) copied: Option<f64>,
 }
 
 /// All rows, and where.
@@ -162,7 +166,7 @@ fn gso(socket: &UdpSocket) -> Result<(), Error> {
     setsockopt(socket, sockopt::UdpGsoSegment, &size).doing(|| "no UDP_SEGMENT in this kernel".into())
 }
 
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
@@ -203,6 +207,61 @@ fn row(
         ns_per_datagram_median: at(&rounds, 0.5) / datagrams,
         cpu_s_per_gb: least / bytes as f64,
         failed,
+        copied: None,
+    })
+}
+
+/// The backends that this host allows.
+fn backends() -> Vec<(Backend, &'static str)> {
+    let best = relay_driver::probe().backend();
+    let all = [(Backend::Uring, "io_uring"), (Backend::Mio, "mio")];
+    all.into_iter()
+        .filter(|(backend, _)| best == Backend::Uring || *backend == Backend::Mio)
+        .collect()
+}
+
+/// What part of the sends that were to go without a copy was copied: by the kernel, or by the driver because too much
+/// was held.
+fn copied(stats: &Stats) -> Option<f64> {
+    let wanted = stats.zero_copy_sends + stats.zero_copy_capped;
+    let copied = stats.zero_copy_copied + stats.zero_copy_capped;
+    (wanted > 0).then(|| copied as f64 / wanted as f64)
+}
+
+/// Measures the relay's own driver.
+fn driver(
+    plan: &Plan,
+    name: String,
+    backend: Backend,
+    (peers, connect, chunks): (Vec<SocketAddr>, bool, usize),
+    zero_copy: ZeroCopy,
+    stop: &Stop,
+) -> Result<Row, Error> {
+    stop.check()?;
+    let count = peers.len();
+    let outcome = sink_driver::run(Load {
+        backend,
+        peers,
+        connect,
+        zero_copy,
+        chunks,
+        chunk: DATAGRAM,
+        rounds: ROUNDS,
+        round: plan.round,
+    })?;
+    let mut rounds = outcome.ns;
+    rounds.sort_by(f64::total_cmp);
+    let least = at(&rounds, 0.0);
+    Ok(Row {
+        way: name,
+        peers: count,
+        size: chunks,
+        ns_per_send_min: least,
+        ns_per_datagram_min: least / chunks as f64,
+        ns_per_datagram_median: at(&rounds, 0.5) / chunks as f64,
+        cpu_s_per_gb: least / (chunks * DATAGRAM) as f64,
+        failed: outcome.dropped + outcome.stats.trains_refused,
+        copied: copied(&outcome.stats),
     })
 }
 
@@ -256,7 +315,35 @@ fn udp(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
     for segments in [1, 12, 48] {
         rows.push(mmsg(plan, &chunk[..DATAGRAM * segments], segments, stop)?);
     }
+    for (backend, name) in backends() {
+        for (connect, chunks) in [(false, 1), (true, 1), (true, 12), (true, 48)] {
+            let peers = (0..plan.peers).map(|n| peer(n).into()).collect();
+            let how = if connect { "own sockets" } else { "one socket" };
+            let gso = if chunks > 1 { ", GSO" } else { "" };
+            let way = format!("driver on {name}, {how}{gso}");
+            let load = (peers, connect, chunks);
+            rows.push(driver(plan, way, backend, load, ZeroCopy::Off, stop)?);
+        }
+    }
+    for chunks in [12, 48] {
+        let peers = (0..plan.peers).map(|n| peer(n).into()).collect();
+        rows.extend(registered(plan, "own sockets", (peers, true, chunks), stop)?);
+    }
     Ok(rows)
+}
+
+/// Without a copy, from registered memory; none where there is no io_uring.
+fn registered(
+    plan: &Plan,
+    how: &str,
+    load: (Vec<SocketAddr>, bool, usize),
+    stop: &Stop,
+) -> Result<Option<Row>, Error> {
+    if relay_driver::probe().backend() == Backend::Mio {
+        return Ok(None);
+    }
+    let way = format!("driver on io_uring, {how}, registered");
+    driver(plan, way, Backend::Uring, load, ZeroCopy::Auto, stop).map(Some)
 }
 
 /// One chunk to each of many peers from one socket, in batches: what a splitter or a tracker's swarm asks for.
@@ -316,6 +403,20 @@ fn multicast(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
         rows.push(row(plan, name, (1, segments, bytes.len()), stop, || {
             outcome(send(socket.as_raw_fd(), bytes, MsgFlags::empty()))
         })?);
+    }
+    for (backend, name) in backends() {
+        for chunks in [1, 12, 48] {
+            let group = vec![SocketAddr::from((GROUP, PORT))];
+            // Neighbours ride together, so that single chunks make trains, too.
+            let gso = if chunks > 1 { ", GSO" } else { ", joined" };
+            let way = format!("driver on {name}, group{gso}");
+            let load = (group, true, chunks);
+            rows.push(driver(plan, way, backend, load, ZeroCopy::Off, stop)?);
+        }
+    }
+    for chunks in [12, 48] {
+        let group = vec![SocketAddr::from((GROUP, PORT))];
+        rows.extend(registered(plan, "group", (group, true, chunks), stop)?);
     }
     Ok(rows)
 }
@@ -391,6 +492,21 @@ fn drain(mut receivers: Vec<TcpStream>, over: &AtomicBool) {
     }
 }
 
+impl Report {
+    /// The driver's ways of sending one chunk to each of many, as multiples of a bare `sendmmsg` loop's median.
+    fn times_mmsg(&self) -> Vec<(&str, f64)> {
+        let singles = || self.rows.iter().filter(|row| row.size == 1);
+        let bare = singles().find(|row| row.way.starts_with("sendmmsg"));
+        let Some(bare) = bare.map(|row| row.ns_per_datagram_median) else {
+            return Vec::new();
+        };
+        singles()
+            .filter(|row| row.way.starts_with("driver"))
+            .map(|row| (row.way.as_str(), row.ns_per_datagram_median / bare))
+            .collect()
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = if self.way == Way::Tcp {
@@ -407,6 +523,7 @@ impl fmt::Display for Report {
             "median",
             "CPU-s/GB",
             "refused",
+            "copied",
         ];
         let mut cells = vec![heads.map(str::to_owned).to_vec()];
         cells.extend(self.rows.iter().map(|row| {
@@ -419,6 +536,7 @@ impl fmt::Display for Report {
                 format!("{:.1}", row.ns_per_datagram_median),
                 format!("{:.3}", row.cpu_s_per_gb),
                 row.failed.to_string(),
+                row.copied.map_or_else(|| "-".into(), |part| format!("{part:.3}")),
             ]
         }));
         let Machine {
@@ -434,6 +552,13 @@ impl fmt::Display for Report {
              {DATAGRAM} bytes\n\
              - machine: {cpu}, Linux {kernel}, load before {load:.2}",
             aligned(&cells)
-        )
+        )?;
+        for (way, times) in self.times_mmsg() {
+            write!(
+                out,
+                "\n- one chunk to each: {way} takes {times:.2} times what a bare sendmmsg loop does"
+            )?;
+        }
+        Ok(())
     }
 }

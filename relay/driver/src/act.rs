@@ -230,7 +230,10 @@ pub(crate) fn bytes_of<'a, M: Machine + ?Sized>(machine: &'a M, payload: &'a Pay
 }
 
 /// The reader and the position of a stretch of a ring.
-fn from_where<'a, M: Machine + ?Sized>(machine: &'a M, payload: &Payload) -> Option<(&'a Reader, u64)> {
+pub(crate) fn from_where<'a, M: Machine + ?Sized>(
+    machine: &'a M,
+    payload: &Payload,
+) -> Option<(&'a Reader, u64)> {
     let Payload::Span(span) = payload else { return None };
     Some((machine.reader(*span)?, span.at))
 }

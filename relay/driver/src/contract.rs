@@ -9,6 +9,7 @@ mod holding;
 mod limits;
 mod opening;
 mod passing;
+mod runs;
 mod udp;
 mod waking;
 

@@ -457,7 +457,7 @@ fn a_closed_socket_takes_nothing(backend: Backend) {
 }
 
 /// Runs `body` on a thread with a network of its own, or says why not. Everything in it goes with the thread.
-fn in_a_namespace(body: impl FnOnce() + Send) {
+pub(super) fn in_a_namespace(body: impl FnOnce() + Send) {
     if !Uid::effective().is_root() {
         println!("skipped: a network namespace needs root");
         return;
@@ -472,7 +472,7 @@ fn in_a_namespace(body: impl FnOnce() + Send) {
     });
 }
 
-fn ip(words: &str) {
+pub(super) fn ip(words: &str) {
     let done = Command::new("ip").args(words.split(' ')).output().unwrap();
     assert!(
         done.status.success(),

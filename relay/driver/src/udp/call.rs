@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
-use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, send};
 
 use super::letter::{Letter, Mail};
 
@@ -71,7 +71,7 @@ pub(crate) struct Outbox {
 
 /// Letters with their message headers. The headers point into the mail and the outbox, which are borrowed for as long.
 pub(crate) struct Laid<'m> {
-    pub(crate) letters: &'m [Letter],
+    pub(crate) letters: &'m [Letter<'m>],
     headers: &'m mut [libc::mmsghdr],
     slices: &'m [IoSlice<'m>],
 }
@@ -136,8 +136,17 @@ impl Laid<'_> {
 
     /// The bytes of letter `i`, where it is no more than bytes to a connected socket.
     pub(crate) fn plain(&self, i: usize) -> Option<&[u8]> {
+        if self.letters[i].route.connected {
+            self.bare(i)
+        } else {
+            None
+        }
+    }
+
+    /// The bytes of letter `i`, where they are one stretch and there is nothing more to say than whom they go to.
+    pub(crate) fn bare(&self, i: usize) -> Option<&[u8]> {
         let letter = &self.letters[i];
-        if !letter.route.connected || letter.control().is_some() {
+        if letter.control().is_some() {
             return None;
         }
         match &self.slices[letter.slices.clone()] {
@@ -154,10 +163,24 @@ impl Laid<'_> {
         let mut from = 0;
         for same in self.letters.chunk_by(|a, b| a.route.fd == b.route.fd) {
             let to = from + same.len();
+            if let (1, Some(bytes)) = (same.len(), self.plain(from)) {
+                // Cheaper than a message for one.
+                results[from] = send_plain(same[0].route.fd, bytes);
+                from = to;
+                continue;
+            }
             let (headers, results) = (&mut self.headers[from..to], &mut results[from..to]);
             send_all(same[0].route.fd, headers, results);
             from = to;
         }
+    }
+}
+
+fn send_plain(fd: RawFd, bytes: &[u8]) -> i32 {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match send(fd, bytes, flags) {
+        Ok(n) => i32::try_from(n).unwrap_or(i32::MAX),
+        Err(errno) => -(errno as i32),
     }
 }
 
@@ -279,7 +302,7 @@ fn address(name: &libc::sockaddr_storage, len: libc::socklen_t) -> Option<Socket
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::udp::letter::Route;
+    use crate::udp::letter::{Parts, Route};
     use relay_seam::Conn;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
@@ -302,13 +325,19 @@ mod tests {
             place: Conn::new(0, 0),
             to,
             connected: false,
+            local: to.ip(),
             gso: false,
             set: 0,
         };
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let parts = Parts {
+            head: b"head ",
+            body: b"body",
+            from: None,
+        };
         let mut mail = Mail::default();
         for (i, to) in [to, nowhere, to, nowhere].into_iter().enumerate() {
-            assert!(mail.add(route(to), i, [b"head ", b"body"], 0));
+            assert!(mail.add(route(to), i, parts, 0));
         }
         let mut outbox = Outbox::default();
         let mut results = [0; 4];

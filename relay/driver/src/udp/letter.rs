@@ -4,10 +4,11 @@
 //! end of its way (`UDP_SEGMENT`), so that one pass through UDP and IP serves up to 64 of them.
 
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::RawFd;
 
+use relay_ring::Reader;
 use relay_seam::{Conn, Datagram};
 
 /// Most datagrams of one train: what every kernel with `UDP_SEGMENT` takes (4.18; newer ones take 128).
@@ -23,15 +24,41 @@ pub(crate) struct Route {
     pub(crate) to: SocketAddr,
     /// The socket is connected to it.
     pub(crate) connected: bool,
+    /// From where: our own address; meaningful where connected.
+    pub(crate) local: IpAddr,
     /// Trains are worth trying.
     pub(crate) gso: bool,
     /// `UDP_SEGMENT` as set on the socket.
     pub(crate) set: u16,
 }
 
+/// Head and body of a datagram output, and where in which ring the body lies, if it does.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Parts<'a> {
+    pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
+    pub(crate) from: Option<(&'a Reader, u64)>,
+}
+
+impl Parts<'_> {
+    fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Bytes `at..end` of head and body together.
+    fn part(&self, at: usize, end: usize) -> Self {
+        let head = self.head.len();
+        let skipped = at.saturating_sub(head);
+        Self {
+            head: &self.head[at.min(head)..end.min(head)],
+            body: &self.body[skipped..end.saturating_sub(head)],
+            from: self.from.map(|(reader, from)| (reader, from + skipped as u64)),
+        }
+    }
+}
+
 /// One send.
-#[derive(Debug)]
-pub(crate) struct Letter {
+pub(crate) struct Letter<'a> {
     pub(crate) route: Route,
     /// Which slices of the mail.
     pub(crate) slices: Range<usize>,
@@ -43,11 +70,13 @@ pub(crate) struct Letter {
     pub(crate) segment: usize,
     /// Which of the batch's datagram outputs are in it.
     pub(crate) outputs: Range<usize>,
+    /// Where in which ring all its bytes lie, if they do.
+    pub(crate) from: Option<(&'a Reader, u64)>,
     /// Another datagram may join.
     open: bool,
 }
 
-impl Letter {
+impl Letter<'_> {
     /// What the kernel must be told of segments: nothing, their size, or (zero) that this is one datagram although it
     /// is longer than those of which the socket makes trains.
     pub(crate) fn control(&self) -> Option<u16> {
@@ -62,17 +91,17 @@ impl Letter {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Mail<'a> {
     pub(crate) slices: Vec<IoSlice<'a>>,
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) letters: Vec<Letter<'a>>,
 }
 
 impl<'a> Mail<'a> {
     /// Adds the `output`-th datagram output of the batch: `head` and `body`, cut at `segment` where that is not zero.
     /// `false`: it is longer than any datagram.
-    pub(crate) fn add(&mut self, route: Route, output: usize, parts: [&'a [u8]; 2], segment: u16) -> bool {
-        let len = parts[0].len() + parts[1].len();
+    pub(crate) fn add(&mut self, route: Route, output: usize, parts: Parts<'a>, segment: u16) -> bool {
+        let len = parts.len();
         let segment = usize::from(segment);
         if segment > 0 && len > segment {
             self.add_run(route, output, parts, segment);
@@ -102,7 +131,7 @@ impl<'a> Mail<'a> {
         })
     }
 
-    fn join(&mut self, output: usize, parts: [&'a [u8]; 2], len: usize) {
+    fn join(&mut self, output: usize, parts: Parts<'a>, len: usize) {
         self.put(parts);
         let end = self.slices.len();
         if let Some(last) = self.letters.last_mut() {
@@ -110,49 +139,51 @@ impl<'a> Mail<'a> {
             last.len += len;
             last.count += 1;
             last.outputs.end = output + 1;
+            last.from = None;
             last.open = len == last.segment;
         }
     }
 
     /// A letter of `count` datagrams.
-    fn begin(&mut self, route: Route, output: usize, parts: [&'a [u8]; 2], (count, segment): (usize, usize)) {
+    fn begin(&mut self, route: Route, output: usize, parts: Parts<'a>, (count, segment): (usize, usize)) {
         let start = self.slices.len();
         self.put(parts);
         self.letters.push(Letter {
             route,
             slices: start..self.slices.len(),
-            len: parts[0].len() + parts[1].len(),
+            len: parts.len(),
             count,
             segment,
             outputs: output..output + 1,
+            from: parts.from.filter(|_| parts.head.is_empty()),
             open: route.gso && count == 1,
         });
     }
 
-    fn put(&mut self, parts: [&'a [u8]; 2]) {
-        let some = parts.into_iter().filter(|part| !part.is_empty());
+    fn put(&mut self, parts: Parts<'a>) {
+        let some = [parts.head, parts.body]
+            .into_iter()
+            .filter(|part| !part.is_empty());
         self.slices.extend(some.map(IoSlice::new));
     }
 
     /// A run of datagrams of `segment` bytes, in as many letters as it takes.
-    fn add_run(&mut self, route: Route, output: usize, [head, body]: [&'a [u8]; 2], segment: usize) {
+    fn add_run(&mut self, route: Route, output: usize, parts: Parts<'a>, segment: usize) {
         let most = if route.gso {
             TRAIN_MAX.min(Datagram::BYTES_MAX / segment).max(1) * segment
         } else {
             segment
         };
-        let len = head.len() + body.len();
+        let len = parts.len();
         for at in (0..len).step_by(most) {
             let end = len.min(at + most);
-            let of_head = &head[at.min(head.len())..end.min(head.len())];
-            let of_body = &body[at.saturating_sub(head.len())..end.saturating_sub(head.len())];
             let count = (end - at).div_ceil(segment);
-            self.begin(route, output, [of_head, of_body], (count, segment));
+            self.begin(route, output, parts.part(at, end), (count, segment));
         }
     }
 
     /// The datagrams of a letter, each in a letter of its own.
-    pub(crate) fn singles(&self, letter: &Letter) -> Mail<'_> {
+    pub(crate) fn singles(&self, letter: &Letter<'_>) -> Mail<'_> {
         let mut single = Mail::default();
         let route = Route {
             gso: false,
@@ -164,13 +195,16 @@ impl<'a> Mail<'a> {
             let mut rest: &[u8] = slice;
             while !rest.is_empty() {
                 let (part, behind) = rest.split_at(left.min(rest.len()));
-                if begun {
-                    single.lengthen(part);
-                } else {
-                    let output = letter.outputs.start;
-                    single.begin(route, output, [part, &[]], (1, letter.segment));
-                }
                 left -= part.len();
+                let parts = Parts {
+                    body: part,
+                    ..Parts::default()
+                };
+                if begun {
+                    single.lengthen(parts);
+                } else {
+                    single.begin(route, letter.outputs.start, parts, (1, letter.segment));
+                }
                 begun = left > 0;
                 left = if begun { left } else { letter.segment };
                 rest = behind;
@@ -183,12 +217,12 @@ impl<'a> Mail<'a> {
         single
     }
 
-    fn lengthen(&mut self, part: &'a [u8]) {
-        self.put([part, &[]]);
+    fn lengthen(&mut self, parts: Parts<'a>) {
+        self.put(parts);
         let end = self.slices.len();
         if let Some(last) = self.letters.last_mut() {
             last.slices.end = end;
-            last.len += part.len();
+            last.len += parts.len();
         }
     }
 }
@@ -203,8 +237,17 @@ mod tests {
             place: Conn::new(1, 0),
             to: SocketAddr::from(([127, 0, 0, 1], port)),
             connected: false,
+            local: IpAddr::from([0; 4]),
             gso: true,
             set: 0,
+        }
+    }
+
+    fn parts<'a>(head: &'a [u8], body: &'a [u8]) -> Parts<'a> {
+        Parts {
+            head,
+            body,
+            from: None,
         }
     }
 
@@ -216,7 +259,7 @@ mod tests {
     }
 
     /// The datagrams that a letter stands for.
-    fn datagrams(mail: &Mail<'_>, letter: &Letter) -> Vec<Vec<u8>> {
+    fn datagrams(mail: &Mail<'_>, letter: &Letter<'_>) -> Vec<Vec<u8>> {
         let all: Vec<u8> = mail.slices[letter.slices.clone()]
             .iter()
             .flat_map(|slice| slice.to_vec())
@@ -233,7 +276,7 @@ mod tests {
             assert!(mail.add(
                 route(1),
                 i,
-                [&bytes[..10.min(len)], &bytes[..len - 10.min(len)]],
+                parts(&bytes[..10.min(len)], &bytes[..len - 10.min(len)]),
                 0
             ));
         }
@@ -250,7 +293,7 @@ mod tests {
             ..route(3)
         };
         for (i, route) in [route(1), route(2), route(1), wary, wary].into_iter().enumerate() {
-            assert!(mail.add(route, i, [&[], &bytes], 0));
+            assert!(mail.add(route, i, parts(&[], &bytes), 0));
         }
         assert_eq!(shapes(&mail), [(1, 100); 5]);
     }
@@ -260,23 +303,23 @@ mod tests {
         let bytes = vec![1; 70_000];
         let mut mail = Mail::default();
         for i in 0..TRAIN_MAX + 1 {
-            assert!(mail.add(route(1), i, [&[], &bytes[..10]], 0));
+            assert!(mail.add(route(1), i, parts(&[], &bytes[..10]), 0));
         }
         assert_eq!(shapes(&mail), [(64, 640), (1, 10)]);
         let mut mail = Mail::default();
         for i in 0..3 {
-            assert!(mail.add(route(1), i, [&[], &bytes[..32_000]], 0));
+            assert!(mail.add(route(1), i, parts(&[], &bytes[..32_000]), 0));
         }
         assert_eq!(shapes(&mail), [(2, 64_000), (1, 32_000)]);
-        assert!(mail.add(route(1), 9, [&[], &bytes[..Datagram::BYTES_MAX]], 0));
-        assert!(!mail.add(route(1), 9, [&bytes[..1], &bytes[..Datagram::BYTES_MAX]], 0));
+        assert!(mail.add(route(1), 9, parts(&[], &bytes[..Datagram::BYTES_MAX]), 0));
+        assert!(!mail.add(route(1), 9, parts(&bytes[..1], &bytes[..Datagram::BYTES_MAX]), 0));
     }
 
     #[test]
     fn a_run_is_cut_into_trains_and_trains_into_datagrams() {
         let bytes: Vec<u8> = (0..70_000u32).map(|i| i as u8).collect();
         let mut mail = Mail::default();
-        assert!(mail.add(route(1), 0, [&bytes[..50], &bytes[50..]], 1316));
+        assert!(mail.add(route(1), 0, parts(&bytes[..50], &bytes[50..]), 1316));
         assert_eq!(shapes(&mail), [(49, 64_484), (5, 5516)]);
         let whole: Vec<_> = mail
             .letters
@@ -304,11 +347,41 @@ mod tests {
         let bytes = [1; 300];
         let control = |set, len, segment| {
             let mut mail = Mail::default();
-            mail.add(Route { set, ..route(1) }, 0, [&[], &bytes[..len]], segment);
+            mail.add(Route { set, ..route(1) }, 0, parts(&[], &bytes[..len]), segment);
             mail.letters[0].control()
         };
         assert_eq!((control(0, 300, 0), control(0, 300, 100)), (None, Some(100)));
         assert_eq!((control(100, 100, 0), control(100, 101, 0)), (None, Some(0)));
         assert_eq!((control(100, 300, 100), control(100, 300, 99)), (None, Some(99)));
+    }
+
+    #[test]
+    fn a_letter_knows_where_in_the_ring_it_lies() {
+        let (mut writer, ring) = relay_ring::Ring::new(1 << 18, 1, 0).unwrap();
+        writer.append(&[7; 100_000]);
+        let mut reader = ring.reader(0);
+        reader.pin(0).unwrap();
+        let whole = Parts {
+            head: &[],
+            body: reader.bytes(1000, 70_000),
+            from: Some((&reader, 1000)),
+        };
+        let places = |parts: Parts<'_>, segment, twice: bool| {
+            let mut mail = Mail::default();
+            mail.add(route(1), 0, parts, segment);
+            if twice {
+                mail.add(route(1), 1, parts, segment);
+            }
+            let place = |letter: &Letter<'_>| letter.from.map(|(_, at)| at);
+            mail.letters.iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(places(whole, 1000, false), [Some(1000), Some(65_000)]);
+        assert_eq!(
+            places(Parts { head: b"h", ..whole }, 1000, false),
+            [None, Some(64_999)]
+        );
+        let single = whole.part(0, 1000);
+        assert_eq!(places(single, 0, false), [Some(1000)]);
+        assert_eq!(places(single, 0, true), [None], "two stretches are none");
     }
 }

@@ -114,6 +114,7 @@ impl Mailroom {
             place,
             to: name_for(owner.v6, to),
             connected: peer.is_some(),
+            local: seat.local.ip(),
             gso: seat.gso.works(),
             set: seat.gso.set,
         })

@@ -5,8 +5,8 @@ use std::io;
 use relay_seam::{Input, Machine, Output};
 
 use super::Mailroom;
-use super::letter::{Letter, Mail};
-use crate::act::bytes_of;
+use super::letter::{Letter, Mail, Parts};
+use crate::act::{bytes_of, from_where};
 use crate::shore::Shore;
 use crate::stats::SharedStats;
 use crate::wheel::Wheel;
@@ -91,7 +91,14 @@ fn collect<'b, M: Machine + ?Sized>(
         last = route.map(|route| ((udp, to), route));
         let body = datagram.body.as_ref();
         let body = body.map_or(&[][..], |payload| bytes_of(machine, payload));
-        let parts = [datagram.head.bytes(), body];
+        let parts = Parts {
+            head: datagram.head.bytes(),
+            body,
+            from: datagram
+                .body
+                .as_ref()
+                .and_then(|payload| from_where(machine, payload)),
+        };
         let added = route.is_some_and(|route| mail.add(route, dropped.len(), parts, datagram.segment));
         dropped.push(!added);
     }
@@ -103,7 +110,7 @@ fn post_singly<S: Shore>(
     mailroom: &mut Mailroom,
     shore: &mut S,
     mail: &Mail<'_>,
-    letter: &Letter,
+    letter: &Letter<'_>,
     stats: &SharedStats,
 ) -> io::Result<Fate> {
     let mut singles = mail.singles(letter);
@@ -139,7 +146,7 @@ impl Mailroom {
     }
 
     /// What the kernel's answer means for a letter; counts it.
-    fn judge(&mut self, letter: &Letter, result: i32, stats: &SharedStats) -> Fate {
+    fn judge(&mut self, letter: &Letter<'_>, result: i32, stats: &SharedStats) -> Fate {
         let seat = self.seats.get_mut(letter.route.place);
         match (-result, seat) {
             (..=0, seat) => {
@@ -217,7 +224,11 @@ mod tests {
         let mut mail = Mail::default();
         let route = room.route(udp, SocketAddr::from(PEER)).unwrap();
         assert!(route.connected);
-        assert!(mail.add(route, 0, [&[], bytes], 1000));
+        let parts = Parts {
+            body: bytes,
+            ..Parts::default()
+        };
+        assert!(mail.add(route, 0, parts, 1000));
         mail
     }
 

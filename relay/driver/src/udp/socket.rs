@@ -20,8 +20,9 @@ pub(crate) struct Seat {
     pub(crate) of: Option<(Udp, SocketAddr)>,
     /// The connected peers of a socket.
     pub(crate) peers: HashMap<SocketAddr, Conn>,
-    /// As it was opened, for its peers.
+    /// Its own address; that of a peer's socket is never a wildcard.
     pub(crate) local: SocketAddr,
+    /// As it was opened, for its peers.
     pub(crate) options: UdpOptions,
     pub(crate) gso: Gso,
 }

@@ -150,6 +150,17 @@ pub(super) fn send(file: File, bytes: &[u8], index: usize) -> Entry {
         .user_data(Tag::indexed(Kind::Send, index).pack())
 }
 
+/// As [`send`], to the address that a message header names, which must stay as long.
+pub(super) fn send_to(fd: RawFd, bytes: &[u8], to: &libc::msghdr, index: usize) -> Entry {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len)
+        .dest_addr(to.msg_name.cast_const().cast())
+        .dest_addr_len(to.msg_namelen)
+        .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(Tag::indexed(Kind::Send, index).pack())
+}
+
 /// A message to send; it names its header and what that points to, which must stay until its completion.
 pub(super) fn send_message(fd: RawFd, message: &libc::msghdr, index: usize) -> Entry {
     opcode::SendMsg::new(types::Fd(fd), message)

@@ -19,6 +19,9 @@ const PATIENCE: u32 = 10_000;
 /// The pause after EAGAIN: the kernel has no memory for requests.
 const BREATH: Duration = Duration::from_millis(1);
 
+/// Calls of one look: enough for the notifications of two full batches.
+const LOOKS: usize = 32;
+
 /// A completion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
@@ -119,10 +122,16 @@ impl Ring {
 
     /// Submits, and takes what has completed, without waiting. No system call where there is nothing to do.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        if self.kernel_has_work() {
+        // A call runs some twenty pieces of deferred work and says when there are more: a batch of notifications takes
+        // several.
+        for _ in 0..LOOKS {
+            if !self.kernel_has_work() {
+                break;
+            }
             let mut patience = PATIENCE;
             let entered = self.enter(0, None);
             self.excuse(entered, &mut patience)?;
+            self.reap();
         }
         self.reap();
         self.flush()
