@@ -639,7 +639,9 @@ fn run_join(args: JoinArgs, stop: &Stop) -> Result<(), Error> {
         pause: Duration::from_millis(args.pause_ms),
         limit: Duration::from_secs(args.limit),
     };
+    let bar = progress::busy("sending newcomers");
     let report = join::run(&plan, stop)?;
+    bar.finish_and_clear();
     say(&report);
     write_json(args.json.as_deref(), &report)?;
     stop.check()?;
@@ -657,7 +659,9 @@ fn run_sink(args: SinkArgs, stop: &Stop) -> Result<(), Error> {
         peers: args.peers as usize,
         round: Duration::from_millis(args.round_ms),
     };
+    let bar = progress::busy("sending into the sink");
     let report = sink::run(&plan, stop)?;
+    bar.finish_and_clear();
     say(&report);
     write_json(args.json.as_deref(), &report)
 }

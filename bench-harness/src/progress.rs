@@ -22,6 +22,17 @@ pub(crate) fn seconds(seconds: u64, what: &str) -> ProgressBar {
     bar
 }
 
+/// A sign that something is going on, where nobody knows how far it is.
+pub(crate) fn busy(what: &str) -> ProgressBar {
+    let bar = steps(1);
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg}, {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_message(what.to_owned());
+    bar
+}
+
 /// A bar of `count` measurements.
 pub(crate) fn steps(count: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

@@ -272,7 +272,9 @@ pub(super) fn latency(args: LatencyArgs, stop: &Stop) -> Result<(), Error> {
         load: args.load.load(args.listeners)?,
         end_listeners: args.players as usize,
     };
+    let bar = progress::busy("listening at every hop");
     let report = latency::run(&plan, stop)?;
+    bar.finish_and_clear();
     say(&report);
     write_json(args.load.json.as_deref(), &report)?;
     complete(report.is_complete())
