@@ -249,7 +249,10 @@ impl Out<'_> {
             let kept = twice.get("late").is_some_and(Value::is_null);
             let crowd = num(last, "/listeners").unwrap_or_default();
             let stops = match num(result, "/stops_at") {
-                Some(_) => format!("Icecast stops at {crowd} ({} Gb/s)", gbit(last)),
+                Some(_) => {
+                    let busy = num(last, "/numbers/server_busy").unwrap_or_default() * 100.0;
+                    format!("Icecast stops at {crowd} ({} Gb/s, CPU {busy:.0}%)", gbit(last))
+                }
                 None => format!("Icecast served all up to {crowd}"),
             };
             let late = if kept { "in time" } else { word(twice, "/late") };
@@ -535,7 +538,7 @@ mod tests {
     #[test]
     fn twice_the_load_is_served_or_not() {
         let answer = |late: Value| {
-            json!({"missing": null, "stops_at": 900, "steps": [{"listeners": 900, "numbers": {"gbit_per_s": 1.7}}],
+            json!({"missing": null, "stops_at": 900, "steps": [{"listeners": 900, "numbers": {"gbit_per_s": 1.7, "server_busy": 0.99}}],
                 "twice": {"listeners": 1800, "late": late, "numbers": {"gbit_per_s": 3.6, "latency_p99_ms": 110.0}}})
         };
         let found = findings(&[part("outlast", answer(Value::Null))]);
@@ -543,7 +546,7 @@ mod tests {
         assert!(
             found[0]
                 .found
-                .contains("stops at 900 (1.70 Gb/s); relay at 1800: 3.60 Gb/s"),
+                .contains("stops at 900 (1.70 Gb/s, CPU 99%); relay at 1800: 3.60 Gb/s"),
             "{found:?}"
         );
         assert_eq!(
