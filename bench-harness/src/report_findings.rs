@@ -538,7 +538,8 @@ mod tests {
     #[test]
     fn twice_the_load_is_served_or_not() {
         let answer = |late: Value| {
-            json!({"missing": null, "stops_at": 900, "steps": [{"listeners": 900, "numbers": {"gbit_per_s": 1.7, "server_busy": 0.99}}],
+            json!({"missing": null, "stops_at": 900,
+                "steps": [{"listeners": 900, "numbers": {"gbit_per_s": 1.7, "server_busy": 0.99}}],
                 "twice": {"listeners": 1800, "late": late, "numbers": {"gbit_per_s": 3.6, "latency_p99_ms": 110.0}}})
         };
         let found = findings(&[part("outlast", answer(Value::Null))]);
