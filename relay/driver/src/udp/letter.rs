@@ -98,6 +98,14 @@ pub(crate) struct Mail<'a> {
 }
 
 impl<'a> Mail<'a> {
+    /// Room for so many datagrams without growing.
+    pub(crate) fn with_room(datagrams: usize) -> Self {
+        Self {
+            slices: Vec::with_capacity(2 * datagrams),
+            letters: Vec::with_capacity(datagrams),
+        }
+    }
+
     /// Adds the `output`-th datagram output of the batch: `head` and `body`, cut at `segment` where that is not zero.
     /// `false`: it is longer than any datagram.
     pub(crate) fn add(&mut self, route: Route, output: usize, parts: Parts<'a>, segment: u16) -> bool {
