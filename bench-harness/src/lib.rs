@@ -40,6 +40,7 @@ mod scale;
 mod servers;
 mod sink;
 mod sink_driver;
+mod sink_tcp;
 mod soak;
 mod source;
 mod stop;

@@ -2,16 +2,14 @@
 //! which everything is sent through the whole transmit path and dropped at its end. Nothing of a server is in it: these
 //! are the floors under any server's sends. Time is CPU time of the sending thread.
 //!
-//! Only what has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast; TCP
-//! over loopback. Beside them stand the relay's own driver, on both backends (`sink_driver.rs`).
+//! What has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast. Beside them stands the
+//! relay's own driver, on both backends: `sink_driver.rs` for datagrams, `sink_tcp.rs` for connections.
 
 use std::fmt;
-use std::io::{IoSlice, Read};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -25,19 +23,20 @@ use crate::crowd_report::at;
 use crate::error::{Doing, Error};
 use crate::procfs::Machine;
 use crate::sink_driver::{self, Load};
+use crate::sink_tcp;
 use crate::stop::Stop;
 use crate::table::aligned;
 
 /// Payload of one datagram: seven packets of MPEG-TS.
-const DATAGRAM: usize = 1316;
+pub(crate) const DATAGRAM: usize = 1316;
 /// Datagrams in one GSO send; 48 are 63,168 bytes, the most that fit.
 const SEGMENTS: [usize; 5] = [1, 4, 12, 24, 48];
 /// Messages in one `sendmmsg`.
 const BATCH: usize = 64;
-/// Bytes of one TCP send.
-const TCP_SIZES: [usize; 4] = [1_316, 4_096, 16_384, 65_536];
 /// Times each row is measured; the least and the median are told.
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
+/// Segments that a connection may send without an answer: nobody answers.
+const UNANSWERED: &str = "60000";
 /// Addresses behind the device.
 const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 0);
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
@@ -49,7 +48,7 @@ const PORT: u16 = 9;
 pub(crate) enum Way {
     /// Datagrams of 1,316 bytes to one peer and to many
     Udp,
-    /// Segments to one connection and to many, over loopback: the receiver's path is in it
+    /// Segments to connections that nobody answers
     Tcp,
     /// The same datagrams to one group
     Multicast,
@@ -92,14 +91,17 @@ pub(crate) struct Report {
 pub(crate) fn run(plan: &Plan, stop: &Stop) -> Result<Report, Error> {
     let machine = Machine::look();
     let rows = match plan.way {
-        Way::Tcp => tcp(plan, stop)?,
-        Way::Udp | Way::Multicast => {
+        Way::Tcp => {
             open_sink()?;
-            if plan.way == Way::Udp {
-                udp(plan, stop)?
-            } else {
-                multicast(plan, stop)?
-            }
+            sink_tcp::rows(plan.peers, stop)?
+        }
+        Way::Udp => {
+            open_sink()?;
+            udp(plan, stop)?
+        }
+        Way::Multicast => {
+            open_sink()?;
+            multicast(plan, stop)?
         }
     };
     let way = plan.way;
@@ -121,7 +123,9 @@ fn open_sink() -> Result<(), Error> {
         vec!["link", "add", "ifb0", "txqueuelen", "10000", "type", "ifb"],
         vec!["link", "set", "ifb0", "multicast", "on", "up"],
         vec!["addr", "add", &own, "dev", "ifb0"],
-        vec!["route", "replace", &network, "dev", "ifb0"],
+        vec![
+            "route", "replace", &network, "dev", "ifb0", "initcwnd", UNANSWERED,
+        ],
         vec!["route", "add", "224.0.0.0/4", "dev", "ifb0"],
     ] {
         let output = Command::new("ip")
@@ -136,7 +140,7 @@ fn open_sink() -> Result<(), Error> {
     Ok(())
 }
 
-fn peer(n: usize) -> SocketAddrV4 {
+pub(crate) fn peer(n: usize) -> SocketAddrV4 {
     let host = u32::from(NETWORK) + 256 + n as u32;
     SocketAddrV4::new(Ipv4Addr::from(host), PORT)
 }
@@ -421,77 +425,6 @@ fn multicast(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// Over loopback: no safe call opens a TCP connection into the sink. The receive path runs inside the send there.
-fn tcp(plan: &Plan, stop: &Stop) -> Result<Vec<Row>, Error> {
-    let chunk = vec![0x47; TCP_SIZES[3]];
-    let mut rows = Vec::new();
-    for size in TCP_SIZES {
-        let pairs = Pairs::open(plan.peers)?;
-        let bytes = &chunk[..size];
-        let mut turn = pairs.senders.iter().cycle();
-        rows.push(row(
-            plan,
-            "send, own connections",
-            (plan.peers, size, size),
-            stop,
-            || {
-                turn.next().map_or((0, 1), |socket| {
-                    outcome(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL))
-                })
-            },
-        )?);
-    }
-    Ok(rows)
-}
-
-/// Connections to ourselves, and a thread that empties them.
-struct Pairs {
-    senders: Vec<TcpStream>,
-    over: Arc<AtomicBool>,
-}
-
-impl Pairs {
-    fn open(count: usize) -> Result<Pairs, Error> {
-        let door = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no port on 127.0.0.1".into())?;
-        let address = door.local_addr().doing(|| "no port on 127.0.0.1".into())?;
-        let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let sender = TcpStream::connect(address).doing(|| "cannot connect to ourselves".into())?;
-            sender.set_nodelay(true).doing(|| "no TCP_NODELAY".into())?;
-            let (receiver, _) = door.accept().doing(|| "cannot accept ourselves".into())?;
-            receiver
-                .set_nonblocking(true)
-                .doing(|| "cannot accept ourselves".into())?;
-            senders.push(sender);
-            receivers.push(receiver);
-        }
-        let over = Arc::new(AtomicBool::new(false));
-        let told = over.clone();
-        std::thread::spawn(move || drain(receivers, &told));
-        Ok(Pairs { senders, over })
-    }
-}
-
-impl Drop for Pairs {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Reads whatever is there, round and round, so that no sender waits for long.
-fn drain(mut receivers: Vec<TcpStream>, over: &AtomicBool) {
-    let mut junk = vec![0; 1 << 18];
-    while !over.load(Ordering::Relaxed) {
-        let got: usize = receivers
-            .iter_mut()
-            .map(|socket| socket.read(&mut junk).unwrap_or(0))
-            .sum();
-        if got == 0 {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-}
-
 impl Report {
     /// The driver's ways of sending one chunk to each of many, as multiples of a bare `sendmmsg` loop's median.
     fn times_mmsg(&self) -> Vec<(&str, f64)> {
@@ -542,10 +475,7 @@ impl fmt::Display for Report {
         let Machine {
             cpu, kernel, load, ..
         } = &self.machine;
-        let place = match self.way {
-            Way::Tcp => "loopback: the receive path runs inside the send",
-            _ => "ifb sink in a namespace: the whole transmit path, then dropped",
-        };
+        let place = "ifb sink in a namespace: the whole transmit path, then dropped";
         write!(
             out,
             "{}\n\n- {place}\n- CPU time of the sending thread, least of {ROUNDS} rounds; a datagram is \
