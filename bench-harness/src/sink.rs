@@ -2,8 +2,8 @@
 //! which everything is sent through the whole transmit path and dropped at its end. Nothing of a server is in it: these
 //! are the floors under any server's sends. Time is CPU time of the sending thread.
 //!
-//! What has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast. Beside them stands the
-//! relay's own driver, on both backends: `sink_driver.rs` for datagrams, `sink_tcp.rs` for connections.
+//! What has a safe call is here: `send`, `sendto`, `sendmmsg`, GSO as a socket option, multicast. Beside them stands
+//! the relay's own driver, on both backends: `sink_driver.rs` for datagrams, `sink_tcp.rs` for connections.
 
 use std::fmt;
 use std::io::IoSlice;
