@@ -10,6 +10,7 @@ mod limits;
 mod opening;
 mod passing;
 mod runs;
+mod storm;
 mod udp;
 mod waking;
 

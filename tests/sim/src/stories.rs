@@ -83,16 +83,29 @@ fn a_few_stories_by_chance() {
 
 #[test]
 fn idle_mounts_beside_a_hot_one_wait_no_longer() {
-    let mut world = one_node(2, |_| {});
+    beside_a_hot_one(4, 6_000);
+}
+
+#[test]
+fn two_hundred_idle_mounts_beside_a_hot_one_wait_no_longer() {
+    beside_a_hot_one(200, 2_500);
+}
+
+/// Mounts with little to say, and one with much; its listeners are to be alike, and theirs whole and not kept waiting.
+fn beside_a_hot_one(quiet: usize, life_ms: u64) {
+    let mut world = one_node(2, |c| {
+        c.channels_max = quiet + 1;
+        (c.ring_bytes, c.ring_max_bytes) = (64 << 10, 64 << 10);
+    });
     world.add_source(
-        source(&world, "/hot", Packing::Lines, 1_500_000, (0, 6_000)),
+        source(&world, "/hot", Packing::Lines, 1_500_000, (0, life_ms)),
         Way::LAN,
     );
-    for i in 0..4 {
+    for i in 0..quiet as u64 {
         let mount = format!("/quiet-{i}");
-        let mut quiet = source(&world, &mount, Packing::Lines, 2_000, (0, 6_000));
-        quiet.every_ns = 100_000_000;
-        world.add_source(quiet, Way::LAN);
+        let mut s = source(&world, &mount, Packing::Lines, 2_000, (0, life_ms));
+        s.every_ns = 100_000_000;
+        world.add_source(s, Way::LAN);
         let mut l = listener(&world, 0, &mount, Packing::Lines, 1_000 + i);
         l.whole = true;
         world.add_listener(l, Way::LAN);
@@ -102,8 +115,8 @@ fn idle_mounts_beside_a_hot_one_wait_no_longer() {
         l.window = 256 << 10;
         world.add_listener(l, Way::LAN);
     }
-    let world = conclude(world, 7_000);
-    let hot: Vec<u64> = world.listeners[4..].iter().map(|l| l.order.matched).collect();
+    let world = conclude(world, life_ms + 1_000);
+    let hot: Vec<u64> = world.listeners[quiet..].iter().map(|l| l.order.matched).collect();
     let (least, most) = (hot.iter().min().unwrap(), hot.iter().max().unwrap());
     assert!(
         least * 10 > most * 9,
