@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use totality_tests::{Backend, Checker, Form, Listener, Opts, Sky, eventually, lacks, pass};
+use totality_tests::{Backend, Checker, Form, Listener, Opts, Sky, Source, eventually, lacks, pass};
 
 use crate::common::{MOUNT, Stage};
 
@@ -118,5 +118,58 @@ fn a_cable_out_and_in_again(backend: Backend) {
     let again = Listener::tune_in(&host, stage.relay.at(), MOUNT, Form::Ts);
     again.expect_sound();
     drop((listener, again));
+    stage.expect_unharmed();
+}
+
+/// Sends without a copy whose acknowledgement never comes: the kernel goes on reading what the ring has long passed. It is
+/// held, up to a limit, beyond which sends copy; nobody else notices, and with the dead their pages go.
+#[test]
+fn who_never_acknowledges_holds_little() {
+    const MANY: usize = 6;
+    if lacks("a hole in the net", true, &["ip", "nft"]) {
+        return;
+    }
+    // A ring that is lapped at once; room in the kernel for more than one connection may hold.
+    let change = |o: Opts| {
+        o.set("server.zero_copy", "always")
+            .set("limits.ring", "1MiB")
+            .set("limits.ring_seconds", 1)
+            .set("limits.burst", "256KiB")
+            .set("limits.send_buffer", "2MiB")
+            .set("limits.unsent", "2MiB")
+            .set("limits.dead_after", "4s")
+            .set("limits.jumps", 200)
+    };
+    let mut stage = Stage::set("held", Backend::Uring, change);
+    let host = stage.world.host("far");
+    let driver = |stage: &Stage, name: &str| stage.relay.metric(&format!("totality_driver_{name}"));
+    // Fast enough for a tick of it to be worth a send without a copy.
+    let hot = Source::push(&stage.studio, &stage.relay, "/hot.ts", Form::Ts, 0, 30_000);
+    let listeners: Vec<Listener> = (0..MANY)
+        .map(|_| Listener::tune_in(&host, stage.relay.at(), "/hot.ts", Form::Ts))
+        .collect();
+    listeners.iter().for_each(Listener::expect_sound);
+    let rss = stage.relay.rss_kib();
+    host.drop_after(0);
+    let mut worst = 0;
+    let reaped = eventually(REAPED, || {
+        worst = worst.max(stage.relay.rss_kib().saturating_sub(rss));
+        stage.relay.metric("totality_listeners") == 1
+    });
+    assert!(reaped, "expected them to be let go");
+    let [sends, capped] = ["zero_copy_sends", "zero_copy_capped"].map(|name| driver(&stage, name));
+    eprintln!("{sends} sends without a copy, {capped} held back; {worst} KiB held");
+    assert!(
+        sends > 20 && capped > 0,
+        "{sends} sends without a copy, {capped} held back"
+    );
+    drop(hot);
+    // A quarter of a megabyte each, and what the ring itself was given in place of what is held.
+    let allowed = (MANY as u64 + 4) * 1024;
+    assert!(
+        worst <= allowed,
+        "expected at most {allowed} KiB to be held, got {worst}"
+    );
+    drop(listeners);
     stage.expect_unharmed();
 }
