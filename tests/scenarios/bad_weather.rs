@@ -121,8 +121,8 @@ fn a_cable_out_and_in_again(backend: Backend) {
     stage.expect_unharmed();
 }
 
-/// Sends without a copy whose acknowledgement never comes: the kernel goes on reading what the ring has long passed. It is
-/// held, up to a limit, beyond which sends copy; nobody else notices, and with the dead their pages go.
+/// Sends without a copy whose acknowledgement never comes: the kernel goes on reading what the ring has long passed. It
+/// is held, up to a limit, beyond which sends copy; nobody else notices, and with the dead their pages go.
 #[test]
 fn who_never_acknowledges_holds_little() {
     const MANY: usize = 6;

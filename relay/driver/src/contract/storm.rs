@@ -1,5 +1,5 @@
-//! A storm: callers who come, ask, stall, reset and go, while the machine sends, pauses and closes, all at once. What is
-//! told late must name nobody, and nothing may be left behind.
+//! A storm: callers who come, ask, stall, reset and go, while the machine sends, pauses and closes, all at once. What
+//! is told late must name nobody, and nothing may be left behind.
 
 use std::collections::HashSet;
 use std::net::Shutdown;
@@ -210,8 +210,8 @@ fn late_completions_name_nobody(backend: Backend) {
     });
 }
 
-/// The driver is told to end while callers are at the door: whoever was accepted, and whoever was about to be, is let go,
-/// and no descriptor stays.
+/// The driver is told to end while callers are at the door: whoever was accepted, and whoever was about to be, is let
+/// go, and no descriptor stays.
 fn callers_of_a_driver_that_ends_are_let_go(backend: Backend) {
     alone(&on(backend, "callers_of_a_driver_that_ends_are_let_go"), || {
         for seed in 1..=20 {

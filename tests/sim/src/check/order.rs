@@ -182,12 +182,29 @@ impl Order {
                     left: (known - left) as u64,
                 })
             }
+            // It was moved before it had heard a whole unit.
+            _ if self.place.is_none() && self.is_glimpse(&bytes[..start]) => Ok(Landing {
+                place: Place { life, at },
+                begin,
+                left: 0,
+            }),
             _ => Err(format!(
                 "from {:?} to unit {number} of life {life:x}: {} bytes between that are no header, or no join point",
                 self.place,
                 begin - known.min(begin)
             )),
         }
+    }
+
+    /// Whether these bytes are headers, less than a unit, and headers again.
+    fn is_glimpse(&self, bytes: &[u8]) -> bool {
+        let packing = self.packing;
+        let from = (0..=bytes.len())
+            .rev()
+            .find(|end| packing.is_header(&bytes[..*end]))
+            .unwrap_or(0);
+        let to = bytes.len().min(from + packing.unit());
+        (from..to).any(|end| packing.is_header(&bytes[end..]))
     }
 
     fn arrive(&mut self, to: Place, unmatched: u64) -> Result<(), String> {
@@ -295,6 +312,34 @@ mod tests {
         order.feed(&read(TAPE, join(0), 188 * 5)).unwrap();
         order.feed(&read(TAPE, join(3), 188 * 5)).unwrap();
         assert_eq!((order.jumps, order.matched), (1, 188 * 10));
+    }
+
+    #[test]
+    fn who_is_moved_before_the_first_unit_is_over_may_begin_anew() {
+        let tag = [b"ID3\x04\0\0\0\0\x01\0".as_slice(), &[0; 128]].concat();
+        let tape = Tape {
+            packing: Packing::Mp3,
+            life: 1,
+        };
+        let moved = |heard: usize| {
+            let mut order = Order::new(Packing::Mp3, true);
+            let bytes = [
+                tag.clone(),
+                read(tape, 384, heard),
+                tag.clone(),
+                read(tape, 38_400, 1000),
+            ]
+            .concat();
+            order.feed(&bytes).map(|()| order.first)
+        };
+        assert_eq!(moved(220), Ok(Some(Place { life: 1, at: 38_400 })));
+        assert_eq!(moved(1000), Ok(Some(Place { life: 1, at: 384 })));
+        let mut order = Order::new(Packing::Mp3, true);
+        assert!(
+            order
+                .feed(&[vec![b'x'; 400], read(tape, 384, 1000)].concat())
+                .is_err()
+        );
     }
 
     #[test]
