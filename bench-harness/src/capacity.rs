@@ -24,8 +24,8 @@ const CPU_SHARE: f64 = 0.85;
 const MEMORY_SHARE: f64 = 0.8;
 /// An answer so many times beyond the largest crowd is a guess.
 const FAR: u64 = 2;
-/// A step counts as carried when so much of what was due was delivered.
-const CARRIED: f64 = 0.98;
+/// A step that is not carried is tried again: what else this machine does must not be taken for a limit.
+const ATTEMPTS: u32 = 2;
 
 /// What to ask.
 pub(crate) struct Plan {
@@ -83,9 +83,18 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report,
             relay: plan.base.relay.clone(),
             ..plan.base
         };
-        let result = compare::run(&cell, bar, stop)?;
-        steps.push(step(*listeners as usize, &result));
-        caveats = result.caveats;
+        let mut taken = None;
+        for _ in 0..ATTEMPTS {
+            let result = compare::run(&cell, bar, stop)?;
+            let step = step(&cell.load, &result);
+            caveats = result.caveats;
+            let carried = step.carried;
+            taken = Some(step);
+            if carried {
+                break;
+            }
+        }
+        steps.extend(taken);
         if !steps.last().is_some_and(|step| step.carried) {
             break;
         }
@@ -101,12 +110,12 @@ pub(crate) fn run(plan: &Plan, bar: &ProgressBar, stop: &Stop) -> Result<Report,
     })
 }
 
-fn step(listeners: usize, result: &Comparison) -> Step {
+fn step(load: &Load, result: &Comparison) -> Step {
     let row = result.medians.first();
     let numbers = row.and_then(|row| row.numbers.clone());
-    let good = |n: &Numbers| n.delivered_ratio >= CARRIED && n.not_served == 0.0 && n.closed == 0.0;
+    let good = |n: &Numbers| load.is_carried(n.delivered_ratio) && n.not_served == 0.0 && n.closed == 0.0;
     Step {
-        listeners,
+        listeners: load.listeners,
         carried: numbers.as_ref().is_some_and(good),
         error: row.and_then(|row| row.error.clone()),
         numbers,
@@ -234,7 +243,7 @@ fn limits(plan: &Plan, steps: &[Step], memory_kib: Option<u64>) -> Vec<Limit> {
             .clone()
             .unwrap_or_else(|| "not everybody got all".into());
         let viewers = broken.listeners.saturating_sub(1) as u64;
-        let what = "measured";
+        let what = "measured step";
         limits.push(Limit {
             what,
             viewers,

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(23);
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// What is thrown at a server.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Load {
     pub(crate) listeners: usize,
     pub(crate) kbps: u32,
@@ -61,6 +61,17 @@ impl Load {
     pub(crate) fn cpu_of_part(&self, part: usize) -> Option<usize> {
         let spread = self.crowd_cpus.map(|(first, many)| first + part % many.max(1));
         spread.or(self.cpu_crowd)
+    }
+}
+
+/// Part of what is due that must have come, for a crowd to count as carried.
+const CARRIED: f64 = 0.98;
+
+impl Load {
+    /// Nearly all that was due in the window came; what the last batch held back may be missing.
+    pub(crate) fn is_carried(&self, delivered_ratio: f64) -> bool {
+        let batch = self.interval_ms as f64 / (self.seconds.max(1) as f64 * 1e3);
+        delivered_ratio + batch.min(0.05) >= CARRIED
     }
 }
 

@@ -86,9 +86,9 @@ impl Size {
                 big_against: "",
                 ramp: 2000,
                 warm_up: 1,
-                rival: 600,
+                rival: 700,
                 factor: 1.25,
-                soak: 20,
+                soak: 15,
                 churn: 1000,
                 stay: 5000,
                 gap_ms: 250,
@@ -342,7 +342,7 @@ mod tests {
                 // Start and end of server, source and crowd took 0.7 s where it was measured.
                 let one = window + ramp + number(part, "--warm-up").unwrap_or(2.0) + 1.0;
                 let servers = match part.args[0].as_str() {
-                    "outlast" => 7.0,
+                    "outlast" => 6.0,
                     "scale" => 2.0,
                     "fanout" | "compare" => {
                         1.0 + count(part, "--against")
