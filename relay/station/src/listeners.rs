@@ -38,6 +38,8 @@ pub(crate) struct Listener {
     pub(crate) stream: u32,
     /// Where it stands among its stream's members.
     place: u32,
+    /// The last round of its stream that has visited it.
+    visited: u32,
     ladder: Ladder,
     state: Readiness,
     /// It has bytes of its own to be sent first.
@@ -111,6 +113,8 @@ pub(crate) struct Stream {
     first: VecDeque<u32>,
     /// The head as of the last round.
     told: u64,
+    /// How many rounds there have been.
+    rounds: u32,
     round: Option<Round>,
     next_round: Now,
     rotate: usize,
@@ -186,6 +190,7 @@ impl Listeners {
             members: Vec::new(),
             first: VecDeque::new(),
             told: ring.head(),
+            rounds: 0,
             round: None,
             next_round: now,
             rotate: 0,
@@ -213,6 +218,7 @@ impl Listeners {
             sent: 0,
             stream: stream as u32,
             place: 0,
+            visited: 0,
             ladder: Ladder::default(),
             state: Readiness::Ready,
             has_own: !own.is_empty(),
@@ -249,7 +255,12 @@ impl Listeners {
         let (stream, listener) = (&mut self.streams[to], &mut self.all[key]);
         listener.stream = to as u32;
         listener.place = stream.members.len() as u32;
+        listener.visited = stream.rounds.wrapping_sub(1);
         stream.members.push(key as u32);
+        if let Some(round) = &mut stream.round {
+            // The list has one more place to go through.
+            round.left += 1;
+        }
         stream.guests += usize::from(!Arc::ptr_eq(&listener.cold.home, &stream.channel));
         stream.channel.came(stream.framing);
     }
@@ -259,8 +270,14 @@ impl Listeners {
         stream.members.swap_remove(place);
         stream.guests -= usize::from(!Arc::ptr_eq(home, &stream.channel));
         stream.channel.left(stream.framing);
-        if let Some(moved) = stream.members.get(place) {
-            self.all[*moved as usize].place = place as u32;
+        let Some(moved) = stream.members.get(place) else {
+            return;
+        };
+        let moved = *moved as usize;
+        self.all[moved].place = place as u32;
+        // The round may have passed that place already, and not have come to the one that it had.
+        if stream.round.is_some() && self.all[moved].visited != stream.rounds {
+            self.queue(moved);
         }
     }
 
@@ -344,21 +361,34 @@ impl Listeners {
         if stream.round.is_none() && !stream.begin_round(now) {
             return None;
         }
+        self.next_of_round(now, key)
+    }
+
+    /// The round's next, or the end of the round. Who has changed places is met twice, and passed the second time.
+    fn next_of_round(&mut self, now: Now, key: usize) -> Option<usize> {
+        let stream = &mut self.streams[key];
         let round = stream.round.as_mut()?;
-        if round.left == 0 || stream.members.is_empty() {
-            if self.in_flight == 0 {
-                let took = now.since(round.began);
-                stream.end_round(took, self.house.config.max_batch_delay);
-                let counters = self.house.counters(self.worker);
-                counters.turns.up();
-                counters.tell_us.add(took.as_micros() as u64);
+        while round.left > 0 && !stream.members.is_empty() {
+            round.left -= 1;
+            let at = if round.next < stream.members.len() {
+                round.next
+            } else {
+                0
+            };
+            round.next = at + 1;
+            let member = stream.members[at] as usize;
+            if std::mem::replace(&mut self.all[member].visited, stream.rounds) != stream.rounds {
+                return Some(member);
             }
-            return None;
         }
-        round.left -= 1;
-        let at = round.next % stream.members.len();
-        round.next = at + 1;
-        Some(stream.members[at] as usize)
+        if self.in_flight == 0 {
+            let took = now.since(round.began);
+            stream.end_round(took, self.house.config.max_batch_delay);
+            let counters = self.house.counters(self.worker);
+            counters.turns.up();
+            counters.tell_us.add(took.as_micros() as u64);
+        }
+        None
     }
 
     /// What a listener gets now.
@@ -761,6 +791,7 @@ impl Stream {
             return false;
         }
         self.told = self.reader.ring().head();
+        self.rounds = self.rounds.wrapping_add(1);
         self.rotate = self.rotate.wrapping_add(1) % self.members.len().max(1);
         self.round = Some(Round {
             began: now,

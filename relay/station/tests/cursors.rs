@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use relay_seam::{Conn, Input, Machine, Now, Output, Payload, Sent};
+use relay_seam::{CloseReason, Conn, Input, Machine, Now, Output, Payload, Sent};
 use relay_station::{CATALOGUE, Config, House, Order, Station};
 
 const MOUNT: &str = "/eclipse.log";
@@ -19,6 +19,8 @@ const WINDOW: u64 = RING as u64 / 4 * 3;
 const BURST: u32 = 8 * 1024;
 const TURN: u32 = 16 * 1024;
 const GUESTS: usize = 6;
+/// Outputs of a batch, where a round is to take many of them.
+const SMALL_BATCH: usize = 2;
 
 fn config() -> Config {
     Config {
@@ -132,8 +134,26 @@ impl World {
         world.feed(BURST as usize);
         for guest in 0..GUESTS {
             world.come(guest as u32);
+            world.turn();
         }
         world
+    }
+
+    /// A listener leaves; another takes the last one's place among the members.
+    fn go(&mut self, guest: usize) {
+        let guest = &mut self.guests[guest];
+        if !std::mem::replace(&mut guest.gone, true) {
+            let conn = guest.conn;
+            let reason = CloseReason::Reset;
+            self.station.handle(self.now, Input::Closed { conn, reason });
+        }
+    }
+
+    /// One small batch, so that much can happen within a round.
+    fn small_batch(&mut self) {
+        let poll = || self.station.poll(self.now);
+        let batch: Vec<Output> = std::iter::from_fn(poll).take(SMALL_BATCH).collect();
+        self.carry_out(&batch);
     }
 
     fn order(&mut self, order: Order) {
@@ -166,7 +186,6 @@ impl World {
         let request = format!("GET {MOUNT} HTTP/1.0\r\n\r\n");
         let bytes = request.as_bytes();
         self.station.handle(self.now, Input::Received { conn, bytes });
-        self.turn();
     }
 
     /// Turns the station until it wants nothing, a batch at a time, as a driver does.
@@ -294,6 +313,51 @@ proptest! {
         }
         let jumps: u64 = world.guests.iter().map(|guest| guest.jumps).sum();
         prop_assert!(jumps <= world.count("lag_jumps"), "{} jumps, some not counted", jumps);
+    }
+}
+
+/// What happens between two small batches of a round.
+#[derive(Clone, Debug)]
+enum Stir {
+    Come,
+    Go(usize),
+    Batch,
+}
+
+fn stir() -> impl Strategy<Value = Stir> {
+    prop_oneof![
+        2 => Just(Stir::Come),
+        2 => (0..64usize).prop_map(Stir::Go),
+        3 => Just(Stir::Batch),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Members change places when others leave, and the list grows when others come: the round that is under way
+    /// serves everybody all the same.
+    #[test]
+    fn comings_and_goings_within_a_round_skip_nobody(stirs in prop::collection::vec(stir(), 1..60)) {
+        let mut world = World::new();
+        for stir in stirs.chunks(8) {
+            let bytes = stream(world.fed, 1000);
+            world.fed += 1000;
+            let mount = MOUNT.to_owned();
+            assert!(world.house.mailbox(0).post(Order::Feed { mount, bytes }).is_ok());
+            world.station.handle(world.now, Input::Woken);
+            for stir in stir {
+                match stir {
+                    Stir::Come => world.come(world.guests.len() as u32),
+                    Stir::Go(guest) => world.go(guest % world.guests.len()),
+                    Stir::Batch => world.small_batch(),
+                }
+            }
+            world.turn();
+            for guest in world.guests.iter().filter(|guest| !guest.gone) {
+                prop_assert_eq!(guest.at, Some(world.fed), "{:?} was skipped", guest.conn);
+            }
+        }
     }
 }
 
