@@ -16,6 +16,8 @@ use super::AccessLog;
 pub(super) const LINES_MAX: usize = 1024;
 /// How often it is looked whether the log has been moved away, and how long a line may stay in memory.
 const CHECK: Duration = Duration::from_secs(1);
+/// How long lines gather before they are written: nobody is woken for each of a thousand that come and go.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where lines go.
 #[derive(Debug)]
@@ -90,6 +92,7 @@ pub(super) fn write(
     let mut attach = attach.clone();
     let mut complained = false;
     loop {
+        let mut heard = true;
         select! {
             recv(attach) -> relay => {
                 events = relay.unwrap_or_else(|_| never());
@@ -104,10 +107,14 @@ pub(super) fn write(
                 Err(_) => break,
             },
             recv(stop) -> _ => break,
-            default(CHECK) => {}
+            default(CHECK) => heard = false,
         }
         if events.is_empty() && own.is_empty() {
             complain(book.settle(), &mut complained);
+            if heard {
+                // A worker that tells something rouses whoever waits for it. While nobody waits that costs nothing.
+                std::thread::sleep(GATHER);
+            }
         }
     }
     for event in events.try_iter().chain(own.try_iter().map(Event::Access)) {
