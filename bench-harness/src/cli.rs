@@ -305,13 +305,14 @@ struct JoinArgs {
 
 /// What the kernel asks for a send, without any server: the floor under all of them
 ///
-/// UDP and multicast go into an `ifb` device in a network namespace of this process (needs root; nothing is left
-/// behind); TCP goes over loopback, for want of a safe way into the sink.
+/// Everything goes into an `ifb` device in a network namespace of this process (needs root; nothing is left behind), by
+/// plain system calls and by the relay's own driver.
 #[derive(Args)]
 #[command(after_help = "Examples:
   bench-harness sink udp
   bench-harness sink udp --peers 512
-  bench-harness sink multicast --round-ms 500")]
+  bench-harness sink multicast --round-ms 500
+  bench-harness sink tcp --peers 64")]
 struct SinkArgs {
     /// What to send
     way: sink::Way,

@@ -96,6 +96,7 @@ pub(crate) fn findings(parts: &[Done]) -> Vec<Finding> {
             "latency" => out.chain(),
             "join" => out.join(),
             "udp" => out.udp(),
+            "tcp" => out.tcp(),
             "multicast" => out.multicast(),
             _ => {}
         }
@@ -424,6 +425,18 @@ impl Out<'_> {
         );
     }
 
+    fn tcp(&mut self) {
+        let price = |way: &str| {
+            let mut rows = list(&self.part.result, "/rows").iter();
+            let row =
+                rows.find(|row| word(row, "/way").ends_with(way) && num(row, "/size") == Some(65_536.0));
+            row.and_then(|row| num(row, "/ns_per_send_min"))
+        };
+        let both = price("io_uring, zero copy").zip(price("io_uring, copying"));
+        let found = both.map(|(zero, copying)| format!("{} against {} ns", short(zero), short(copying)));
+        self.tell("64 KiB over TCP to nobody, zero copy against copying", found);
+    }
+
     fn multicast(&mut self) {
         let rows = || {
             list(&self.part.result, "/rows")
@@ -569,6 +582,21 @@ mod tests {
             findings(&parts).last().unwrap().met
         };
         assert_eq!((delay(1.0), delay(0.08)), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn sends_without_a_copy_are_told_beside_those_with_one() {
+        let row = |way: &str, ns: f64| json!({"way": way, "size": 65_536, "ns_per_send_min": ns});
+        let rows = json!([
+            row("relay, mio, copying", 8e3),
+            row("relay, io_uring, copying", 7e3),
+            row("relay, io_uring, zero copy", 3e3)
+        ]);
+        let found = findings(&[part("tcp", json!({"rows": rows}))]);
+        assert_eq!(
+            (found[0].found.as_str(), found[0].verdict()),
+            ("3000 against 7000 ns", "")
+        );
     }
 
     #[test]

@@ -157,7 +157,7 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         about,
         args: words(&line),
         needs_server: key == "join",
-        needs_root: matches!(key, "udp" | "multicast"),
+        needs_root: matches!(key, "udp" | "multicast" | "tcp"),
     };
     let load = format!("--ramp {ramp}/s --warm-up {warm_up}");
     // Other servers may not take newcomers as fast as they come to ours: that is not what is asked here.
@@ -276,7 +276,8 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         part(
             "tcp",
             "What the kernel asks for a TCP send",
-            "Over loopback, whose receive path runs inside the send: an upper bound.",
+            "Connections to nobody (TCP_REPAIR), into the same device: the whole way out, and no acknowledgements. Zero \
+             copy pays from some KiB a send on.",
             format!("sink tcp --peers 64 --round-ms {round_ms}"),
         ),
     ]
