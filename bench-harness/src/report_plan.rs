@@ -276,8 +276,8 @@ pub(crate) fn parts(size: Size) -> Vec<Part> {
         part(
             "tcp",
             "What the kernel asks for a TCP send",
-            "Connections to nobody (TCP_REPAIR), into the same device: the whole way out, and no acknowledgements. Zero \
-             copy pays from some KiB a send on.",
+            "Connections to nobody (TCP_REPAIR), into the same device: the whole way out, and no acknowledgements. \
+             Zero copy pays from some KiB a send on.",
             format!("sink tcp --peers 64 --round-ms {round_ms}"),
         ),
     ]
