@@ -98,6 +98,7 @@ fn row(name: &str, peers: usize, size: usize, costs: &[Cost]) -> Row {
         cpu_s_per_gb: at(&each, 0.5) / size as f64,
         failed: costs.iter().map(|cost| cost.refused).sum(),
         copied: costs.last().and_then(|cost| cost.copied),
+        times_bare: None,
     }
 }
 
