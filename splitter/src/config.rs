@@ -36,6 +36,8 @@ pub struct Config {
     /// The largest team. 128, half a buffer: a chunk reaches the last peer one round (one chunk for each peer)
     /// after the first, and reference peers begin to play with half a buffer.
     pub max_peers: u16,
+    /// The most peers with one address, this host's own left out. 32: a household or a hall behind one NAT.
+    pub max_per_address: u16,
     /// Newcomers that may be on their way in at a time. 32.
     pub max_arrivals: u16,
     /// A peer is expelled when its counted losses are over this. 32. They are halved each second.
@@ -67,6 +69,7 @@ impl Default for Config {
             monitors: 1,
             monitor_hosts: vec![Ipv4Addr::LOCALHOST],
             max_peers: 128,
+            max_per_address: 32,
             max_arrivals: 32,
             loss_limit: 32,
             row_limit: 8,
@@ -89,6 +92,9 @@ pub enum ConfigError {
         /// As configured.
         got: u16,
     },
+    /// The digests under one munro must fit a datagram.
+    #[error("expected a tree with 2, 4, 8, 16 or 32 chunks under a munro, got {0}")]
+    Tree(u32),
     /// Nobody can hear it.
     #[error("expected a multicast group (224.0.0.0/4) and a port, got {0}")]
     Group(SocketAddrV4),
@@ -144,6 +150,7 @@ impl Config {
             (self.buffer_chunks, "chunk of buffer"),
             (self.max_peers, "peer"),
             (self.max_arrivals, "arrival"),
+            (self.max_per_address, "peer with one address"),
             (u16::from(self.row_limit > 0), "loss in a row"),
         ];
         if let Some((_, what)) = limits.into_iter().find(|&(limit, _)| limit == 0) {

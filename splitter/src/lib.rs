@@ -16,6 +16,7 @@ mod frame;
 mod limit;
 pub mod peer;
 pub mod rules;
+mod secret;
 pub mod stats;
 pub mod wire;
 

@@ -11,10 +11,12 @@ mod flood;
 mod invitation;
 mod mates;
 mod playout;
+mod secured;
 mod stats;
 
 pub use action::{Action, Ended, Input};
 pub use config::PeerConfig;
 pub use dbs::Peer;
 pub use flood::Subnet;
+pub use secured::{SecuredPeer, SecuredPeerConfig, SecuredPeerStats};
 pub use stats::PeerStats;

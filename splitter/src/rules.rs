@@ -9,6 +9,8 @@ mod farewell;
 mod ledger;
 mod lrs;
 mod roster;
+mod secured;
 
 pub use action::{Action, Input, Note, Refusal, Why};
 pub use dbs::{Source, Splitter};
+pub use secured::{Secured, SecuredConfig, SecuredInput, SecuredStats};

@@ -19,6 +19,8 @@ counters! {
         refused_full,
         /// Newcomers refused because too many were on their way in.
         refused_arrivals,
+        /// Newcomers refused because too many have their address.
+        refused_address,
         /// Newcomers let go because they did not follow the protocol.
         refused_protocol,
         /// Newcomers let go because they took too long, or hung up.

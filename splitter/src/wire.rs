@@ -7,6 +7,7 @@ use thiserror::Error;
 
 pub mod b;
 pub mod c;
+pub mod t;
 
 /// An IPv4 address and a port, as generations B and T have it.
 pub const ENDPOINT_BYTES: usize = 6;

@@ -99,6 +99,12 @@ pub enum Ended {
         /// What the splitter asked for.
         asked: usize,
     },
+    /// The splitter says that we do not belong to its team any more.
+    #[error("expelled from the team")]
+    Expelled,
+    /// The splitter does not know us: it has begun again.
+    #[error("expected the splitter to know us")]
+    Forgotten,
     /// Nothing came from the splitter any more: it is gone, or this peer was expelled.
     #[error("expected a chunk from the splitter within {0:?}")]
     Silence(Duration),

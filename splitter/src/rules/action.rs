@@ -1,6 +1,7 @@
 //! What a splitter is told, and what it wants done.
 
 use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -108,6 +109,12 @@ pub enum Why {
         /// As configured.
         limit: u32,
     },
+    /// It said nothing.
+    #[error("expected to hear of it within {0:?}")]
+    Silence(Duration),
+    /// It sent what is not the channel's, and that is proven.
+    #[error("expected the channel's chunks, got others")]
+    Pollution,
     /// Its host says that nobody listens there.
     #[error("expected an open port, got {reports} reports of a closed one")]
     Closed {

@@ -39,6 +39,12 @@ impl Arrivals {
         self.list.len()
     }
 
+    /// How many others have this one's address.
+    pub(super) fn at_address(&self, from: SocketAddrV4) -> usize {
+        let same = |arrival: &&Arrival| arrival.from.ip() == from.ip();
+        self.list.iter().filter(same).count()
+    }
+
     /// A connection from `from` is there; what it is must be said by `until`. One that was there before is forgotten.
     pub(super) fn add(&mut self, from: SocketAddrV4, until: Now) {
         self.remove(from);

@@ -222,6 +222,13 @@ impl Splitter {
             self.stats.refused_arrivals += 1;
             return Err(Refusal::Arrivals(config.max_arrivals));
         }
+        let same = |peer: &SocketAddrV4| peer.ip() == from.ip() && *peer != from;
+        let near =
+            self.roster.peers().iter().filter(|peer| same(peer)).count() + self.arrivals.at_address(from);
+        if !from.ip().is_loopback() && near >= usize::from(config.max_per_address) {
+            self.stats.refused_address += 1;
+            return Err(Refusal::Address(config.max_per_address));
+        }
         Ok(())
     }
 

@@ -64,6 +64,10 @@ impl Ledger {
             self.entries.fill(None);
         }
         self.newest = Some(number);
+        self.place(number, to);
+    }
+
+    fn place(&mut self, number: u64, to: Option<(SocketAddrV4, u64, u64)>) {
         let slot = self.slot(number);
         self.entries[slot] = to.map(|(to, serial, nth)| Entry {
             number,
@@ -73,6 +77,16 @@ impl Ledger {
             by: Vec::new(),
             trusted: 0,
         });
+    }
+
+    /// The same for a chunk that may be an older one, given to somebody else now.
+    pub(super) fn set(&mut self, number: u64, to: Option<(SocketAddrV4, u64, u64)>) {
+        match self.newest {
+            Some(newest) if number <= newest && newest - number < self.entries.len() as u64 => {
+                self.place(number, to);
+            }
+            _ => self.write(number, to),
+        }
     }
 
     /// The member with the serial `by` did not get the chunk with the wire's number `lost`.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 
 pub mod pcap;
+pub mod secured;
 pub mod world;
 
 use std::collections::BTreeMap;

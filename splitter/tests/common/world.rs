@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use relay_seam::Now;
 use splitter::Config;
-use splitter::peer::{self, Ended, Peer, PeerConfig};
+use splitter::peer::{self, Ended, Peer, PeerConfig, SecuredPeer};
 use splitter::rules::{self, Source, Splitter};
 
 pub const CHUNK_BYTES: u16 = 8;
@@ -71,9 +71,62 @@ enum Event {
     SplitterHungUp(SocketAddrV4),
 }
 
+/// Any splitter's rules.
+pub trait Lead {
+    fn handle(&mut self, now: Now, input: rules::Input<'_>);
+    fn poll(&mut self) -> Option<rules::Action>;
+    fn deadline(&self) -> Option<Now>;
+    /// The chunk with this number is there.
+    fn chunk(&mut self, now: Now, number: u64) {
+        self.handle(now, rules::Input::Chunk(number));
+    }
+}
+
+impl Lead for Splitter {
+    fn handle(&mut self, now: Now, input: rules::Input<'_>) {
+        Splitter::handle(self, now, input);
+    }
+    fn poll(&mut self) -> Option<rules::Action> {
+        Splitter::poll(self)
+    }
+    fn deadline(&self) -> Option<Now> {
+        Splitter::deadline(self)
+    }
+}
+
+/// Any peer's rules.
+pub trait Member {
+    fn handle(&mut self, now: Now, input: peer::Input<'_>);
+    fn poll(&mut self) -> Option<peer::Action>;
+    fn data(&self, number: u64) -> Option<&[u8]>;
+    fn deadline(&self) -> Option<Now>;
+}
+
+macro_rules! member {
+    ($peer:ty) => {
+        impl Member for $peer {
+            fn handle(&mut self, now: Now, input: peer::Input<'_>) {
+                <$peer>::handle(self, now, input);
+            }
+            fn poll(&mut self) -> Option<peer::Action> {
+                <$peer>::poll(self)
+            }
+            fn data(&self, number: u64) -> Option<&[u8]> {
+                <$peer>::data(self, number)
+            }
+            fn deadline(&self) -> Option<Now> {
+                <$peer>::deadline(self)
+            }
+        }
+    };
+}
+
+member!(Peer);
+member!(SecuredPeer);
+
 /// One peer and its player.
-pub struct Node {
-    pub peer: Peer,
+pub struct Node<P = Peer> {
+    pub peer: P,
     pub ended: Option<Ended>,
     /// Numbers that the player got.
     pub played: Vec<u64>,
@@ -81,15 +134,17 @@ pub struct Node {
     pub jumps: u64,
     /// It relays nothing.
     pub selfish: bool,
+    /// It relays what is not the channel's, to these thousandths of its mates.
+    pub polluting: u64,
     /// The multicast group that it hears.
     group: Option<SocketAddrV4>,
     /// The life of the splitter in which it joined.
     life: u64,
 }
 
-pub struct World {
-    pub splitter: Splitter,
-    pub peers: BTreeMap<SocketAddrV4, Node>,
+pub struct World<S = Splitter, P = Peer> {
+    pub splitter: S,
+    pub peers: BTreeMap<SocketAddrV4, Node<P>>,
     pub net: Net,
     pub dice: Dice,
     pub now: Now,
@@ -103,6 +158,8 @@ pub struct World {
     pub cut: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
     /// Whose uplink loses so many thousandths.
     pub narrow: BTreeMap<SocketAddrV4, u64>,
+    /// Datagrams that were sent, if anybody listens.
+    pub record: Option<Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>>,
     config: Config,
     life: u64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -140,25 +197,7 @@ pub fn peer_config() -> PeerConfig {
 
 impl World {
     pub fn new(config: Config, net: Net, seed: u64) -> Self {
-        let now = Now::new(0, 0);
-        Self {
-            splitter: new_splitter(&config, now),
-            peers: BTreeMap::new(),
-            net,
-            dice: Dice(seed),
-            now,
-            next: 0,
-            notes: Vec::new(),
-            uploads: 0,
-            bytes_sent: 0,
-            cut: BTreeSet::new(),
-            narrow: BTreeMap::new(),
-            config,
-            life: 0,
-            events: BinaryHeap::new(),
-            calm: 0,
-            order: 0,
-        }
+        Self::with(new_splitter(&config, start()), config, net, seed)
     }
 
     /// A team of `n` on ports from 1, the first of them a monitor, that has settled.
@@ -183,6 +222,49 @@ impl World {
 
     pub fn join(&mut self, port: u16, config: PeerConfig) {
         let peer = Peer::new(config, splitter_at(), self.now);
+        self.enter(port, peer);
+    }
+
+    pub fn restart_splitter(&mut self) {
+        self.replace_splitter(new_splitter(&self.config, self.now));
+    }
+}
+
+/// When it all begins.
+pub fn start() -> Now {
+    moment(0)
+}
+
+/// So many nanoseconds later.
+fn moment(ns: u64) -> Now {
+    Now::new(ns, 1_786_000_000_000_000 + ns / 1000)
+}
+
+impl<S: Lead, P: Member> World<S, P> {
+    pub fn with(splitter: S, config: Config, net: Net, seed: u64) -> Self {
+        let now = start();
+        Self {
+            splitter,
+            peers: BTreeMap::new(),
+            net,
+            dice: Dice(seed),
+            now,
+            next: 0,
+            notes: Vec::new(),
+            uploads: 0,
+            bytes_sent: 0,
+            cut: BTreeSet::new(),
+            narrow: BTreeMap::new(),
+            record: None,
+            config,
+            life: 0,
+            events: BinaryHeap::new(),
+            calm: 0,
+            order: 0,
+        }
+    }
+
+    pub fn enter(&mut self, port: u16, peer: P) {
         let node = Node {
             peer,
             ended: None,
@@ -190,6 +272,7 @@ impl World {
             skipped: 0,
             jumps: 0,
             selfish: false,
+            polluting: 0,
             group: None,
             life: self.life,
         };
@@ -202,15 +285,21 @@ impl World {
         self.tell_peer(at(port), peer::Input::Leave);
     }
 
+    /// The same peer, from another port from now on.
+    pub fn rename(&mut self, port: u16, new: u16) {
+        let node = self.peers.remove(&at(port)).unwrap();
+        self.peers.insert(at(new), node);
+    }
+
     /// It is gone without a word; its host is still there.
     pub fn kill(&mut self, port: u16) {
         self.peers.remove(&at(port));
     }
 
     /// Another splitter at the same endpoint, which knows nobody; the channel's numbers go on.
-    pub fn restart_splitter(&mut self) {
+    pub fn replace_splitter(&mut self, splitter: S) {
         self.life += 1;
-        self.splitter = new_splitter(&self.config, self.now);
+        self.splitter = splitter;
     }
 
     fn later(&mut self, ms: u64, event: Event) {
@@ -222,7 +311,7 @@ impl World {
     fn post(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
         self.bytes_sent += bytes.len() as u64;
         if to.ip().is_multicast() {
-            let hears = |node: &Node| node.group == Some(to);
+            let hears = |node: &Node<P>| node.group == Some(to);
             let all: Vec<_> = self
                 .peers
                 .iter()
@@ -237,6 +326,9 @@ impl World {
     }
 
     fn post_one(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        if let Some(tape) = &mut self.record {
+            tape.push((from, to, bytes.clone()));
+        }
         let narrow = self.narrow.get(&from).copied().unwrap_or(0);
         let lost = self.dice.chance(self.net.loss) || (narrow > 0 && self.dice.chance(narrow));
         if lost || self.cut.contains(&(from, to)) {
@@ -254,7 +346,8 @@ impl World {
         for _ in 0..n {
             let number = self.next;
             self.next += 1;
-            self.tell_splitter(rules::Input::Chunk(number));
+            self.splitter.chunk(self.now, number);
+            self.act_for_splitter();
             self.pass(gap_ms);
         }
     }
@@ -268,7 +361,7 @@ impl World {
             if when > end {
                 break;
             }
-            self.now = Now::new(when.max(self.now.mono_ns()), 0);
+            self.now = moment(when.max(self.now.mono_ns()));
             if event == Some(when) {
                 let Reverse((_, _, event)) = self.events.pop().unwrap();
                 self.happen(event);
@@ -276,7 +369,7 @@ impl World {
                 self.tick();
             }
         }
-        self.now = Now::new(end, 0);
+        self.now = moment(end);
     }
 
     /// Wakes those whose time it is.
@@ -337,6 +430,10 @@ impl World {
 
     pub fn tell_splitter(&mut self, input: rules::Input<'_>) {
         self.splitter.handle(self.now, input);
+        self.act_for_splitter();
+    }
+
+    fn act_for_splitter(&mut self) {
         while let Some(action) = self.splitter.poll() {
             match action {
                 rules::Action::Chunk { to, number, frame } => {
@@ -364,7 +461,7 @@ impl World {
         self.peers.insert(who, node);
     }
 
-    fn act(&mut self, who: SocketAddrV4, node: &mut Node, action: peer::Action) {
+    fn act(&mut self, who: SocketAddrV4, node: &mut Node<P>, action: peer::Action) {
         match action {
             peer::Action::Tell(bytes) => self.later(self.net.delay, Event::ToSplitter(who, bytes)),
             peer::Action::HangUp => self.later(self.net.delay, Event::PeerHungUp(who)),
@@ -373,7 +470,10 @@ impl World {
             peer::Action::Hear(group) => node.group = Some(group),
             peer::Action::Send { to, bytes } => self.post(who, to, bytes),
             peer::Action::Chunk { to, number, frame } => {
-                let bytes = frame.datagram(node.peer.data(number).unwrap());
+                let mut bytes = frame.datagram(node.peer.data(number).unwrap());
+                if self.dice.chance(node.polluting) {
+                    *bytes.last_mut().unwrap() ^= 1;
+                }
                 if !node.selfish {
                     self.post(who, to, bytes);
                 }
@@ -396,7 +496,7 @@ impl World {
         }
     }
 
-    pub fn node(&self, port: u16) -> &Node {
+    pub fn node(&self, port: u16) -> &Node<P> {
         &self.peers[&at(port)]
     }
 
