@@ -291,12 +291,10 @@ fn a_team_that_churns_streams_on() {
     };
     let mut world = team(40, net, 12);
     world.stream(600, 5);
-    let mut next = 200;
-    for _ in 0..6 {
+    for newcomer in 200..206 {
         let gone = 1 + world.dice.below(40) as u16;
         world.kill(gone);
-        join(&mut world, next, false);
-        next += 1;
+        join(&mut world, newcomer, false);
         world.stream(400, 5);
     }
     let ports: Vec<u16> = world
