@@ -143,6 +143,7 @@ fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
         root_mount: Some(channel.mount.clone()),
         upstreams,
         on_demand: false,
+        cast: None,
     })
 }
 

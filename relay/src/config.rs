@@ -2,6 +2,7 @@
 //!
 //! `config/keys.rs` has the table of everything that can be set; this file says what each value must be.
 
+mod cast;
 mod error;
 mod file;
 mod keys;
@@ -24,6 +25,7 @@ use relay_station::UpstreamSpec;
 
 use crate::steer::Steer;
 
+pub use cast::Multicast;
 pub use error::{Error, Origin};
 pub use keys::{KEYS, Key, SECTIONS, Shape};
 pub use show::example;
@@ -87,6 +89,8 @@ pub struct Settings {
     pub location: Option<String>,
     /// A channel from a file or a pipe.
     pub local: Option<Local>,
+    /// A channel for the whole LAN.
+    pub multicast: Option<Multicast>,
     /// Logs.
     pub log: Log,
     values: Values,
@@ -193,6 +197,7 @@ impl Reader<'_> {
             contact: self.words("server", "contact")?,
             location: self.words("server", "location")?,
             local: self.local()?,
+            multicast: self.multicast()?,
             log: self.log()?,
             values: self.0.clone(),
         })
@@ -242,6 +247,8 @@ impl Reader<'_> {
             root_mount: None,
             upstreams: self.upstreams()?,
             on_demand: true,
+            // Its interface is looked for at the start.
+            cast: None,
         };
         Ok((given, config))
     }

@@ -12,7 +12,7 @@ use relay_source::Secret;
 
 use crate::cli::Failure;
 use crate::conductor::{self, AccessLog};
-use crate::config::{Settings, Sources, show_bytes, strange_env};
+use crate::config::{Multicast, Settings, Sources, show_bytes, strange_env};
 use crate::local::Local;
 use crate::node::Node;
 use crate::{keygen, logging, signals, steer};
@@ -48,6 +48,7 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
         .transpose()
         .map_err(Failure::usage)?;
     let told = signals::listen()?;
+    settings.station.cast = settings.multicast.as_ref().map(cast).transpose()?;
     let backend = choose(&settings)?;
     fit_descriptors(&mut settings)?;
     let made_up = file
@@ -91,6 +92,14 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
     }
     tracing::info!("closing; once more to close at once");
     node.close().map_err(Failure::from)
+}
+
+/// What the data plane is told of multicast, once the way to the group is known.
+fn cast(multicast: &Multicast) -> Result<relay_station::CastSpec, Failure> {
+    let (to, asked) = (multicast.to, multicast.interface.as_deref());
+    let lan = relay_driver::lan(to.ip(), asked)
+        .map_err(|why| Failure::usage(format!("multicast to {to}: {why}")))?;
+    Ok(multicast.spec(&lan))
 }
 
 fn warn_of_strange_env() {
@@ -275,6 +284,9 @@ fn welcome(settings: &Settings, listen: SocketAddr, made_up: Option<&str>, mount
         Some(mount) => format!("Listen    {base}{mount}   (ffplay, mpv, vlc, or a browser at {base}/)\n"),
         None => format!("Listen    {base}/MOUNT   (ffplay, mpv, vlc, or a browser at {base}/)\n"),
     };
+    if let Some(multicast) = &settings.multicast {
+        out += &multicast.welcome();
+    }
     out
 }
 

@@ -108,6 +108,10 @@ fn table(node: &Value, channels: &Value) -> String {
         count("connections"),
         count("connections_max"),
     );
+    if let Some(to) = node["multicast"]["to"].as_str() {
+        let mount = node["multicast"]["mount"].as_str().unwrap_or("nothing yet");
+        let _ = writeln!(out, "multicast of {mount} to {to}");
+    }
     let rows: Vec<[String; 6]> = channels["channels"]
         .as_array()
         .into_iter()

@@ -25,6 +25,7 @@ mod hostile_crowds;
 mod hostile_heads;
 mod hostile_sources;
 mod kernel;
+mod lan;
 mod neighbours;
 mod page;
 mod slow_listeners;

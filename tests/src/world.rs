@@ -317,6 +317,23 @@ impl Host {
         self.run(|| connect_from(from, to, receive))
     }
 
+    /// What it has sent by its cable since it was made: bytes and packets.
+    ///
+    /// # Panics
+    ///
+    /// On a world without namespaces.
+    pub fn sent(&self) -> (u64, u64) {
+        let text = self
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
+            .unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix("eth0:"))
+            .unwrap();
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        (numbers[8], numbers[9])
+    }
+
     /// Pulls this host's cable out for so long.
     ///
     /// # Panics

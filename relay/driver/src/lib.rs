@@ -16,6 +16,7 @@ mod contract;
 mod crew;
 mod door;
 mod hear;
+mod lan;
 mod leave;
 mod listen;
 mod mio;
@@ -45,6 +46,7 @@ use resolve::Resolver;
 use wheel::Wheel;
 
 pub use crew::Crew;
+pub use lan::{Lan, NoLan, lan};
 pub use listen::bind;
 pub use probe::{Probe, Tier, probe};
 pub use setup::{HandoverFn, Setup, ZeroCopy};

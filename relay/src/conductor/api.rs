@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use relay_station::{CATALOGUE, UpstreamSpec};
+use relay_station::{CATALOGUE, House, UpstreamSpec};
 use relay_wire::http::query_param;
 use serde::Serialize;
 
@@ -105,6 +105,7 @@ struct Node<'a> {
     links: u64,
     max_batch_delay_ms: u128,
     upstreams: Vec<Upstream<'a>>,
+    multicast: Option<Multicast>,
     /// Every number of the catalogue, over all workers.
     totals: BTreeMap<&'static str, u64>,
 }
@@ -129,6 +130,31 @@ impl<'a> From<&'a UpstreamSpec> for Upstream<'a> {
             kind,
         }
     }
+}
+
+/// What goes out to the whole LAN.
+#[derive(Debug, Serialize)]
+struct Multicast {
+    /// The channel; none: no transport stream has come yet.
+    mount: Option<String>,
+    /// Its group and port.
+    to: String,
+    /// `rtp` or `ts`.
+    format: &'static str,
+    ttl: u8,
+    /// Parity, as DATA+PARITY.
+    fec: Option<String>,
+}
+
+fn multicast(house: &House) -> Option<Multicast> {
+    let spec = house.config.cast.as_ref()?;
+    Some(Multicast {
+        mount: house.cast_mount().map(str::to_owned),
+        to: spec.to.to_string(),
+        format: if spec.rtp { "rtp" } else { "ts" },
+        ttl: spec.ttl,
+        fec: spec.fec.map(|shape| shape.to_string()),
+    })
 }
 
 pub(super) async fn node(State(desk): State<Arc<Desk>>) -> Response {
@@ -157,6 +183,7 @@ pub(super) async fn node(State(desk): State<Arc<Desk>>) -> Response {
             links: desk.total("links"),
             max_batch_delay_ms: config.max_batch_delay.as_millis(),
             upstreams: config.upstreams.iter().map(Upstream::from).collect(),
+            multicast: multicast(house),
             totals: CATALOGUE
                 .iter()
                 .map(|entry| entry.name)

@@ -56,6 +56,9 @@ pub(super) async fn other(State(desk): State<Arc<Desk>>, request: Request) -> Re
         return with(refused, header::ALLOW, "GET, HEAD");
     }
     let path = percent_decode_str(request.uri().path()).decode_utf8_lossy();
+    if let Some(mount) = path.strip_suffix(".sdp") {
+        return announcement(&desk, mount);
+    }
     match path.strip_suffix(".m3u") {
         Some(mount) => playlist(&desk, mount, sane_host(request.headers())),
         None if path.starts_with("/api/") => problem(
@@ -89,4 +92,23 @@ fn playlist(desk: &Desk, mount: &str, host: Option<&str>) -> Response {
         "audio/x-mpegurl",
         m3u(&url, name.as_deref().unwrap_or(mount)),
     )
+}
+
+/// What players open to hear a mount by multicast.
+fn announcement(desk: &Desk, mount: &str) -> Response {
+    let house = desk.house();
+    let Some(mut said) = house.cast_announcement(mount) else {
+        return text(
+            StatusCode::NOT_FOUND,
+            "This mount is not cast by multicast. `relay run --multicast GROUP:PORT` casts one.\n",
+        );
+    };
+    if let Some(name) = house
+        .directory
+        .get(mount)
+        .and_then(|channel| property(&channel.about(), "name"))
+    {
+        said.name = name;
+    }
+    typed(StatusCode::OK, "application/sdp", said.text())
 }

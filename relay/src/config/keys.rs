@@ -73,6 +73,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "Other nodes and servers that channels come from, in order of preference.",
     ),
     ("local", "A channel from a file or from standard input."),
+    (
+        "multicast",
+        "One channel for everybody in the LAN at once, by IP multicast: players open it without asking this relay.",
+    ),
     ("log", "Logs."),
 ];
 
@@ -233,6 +237,23 @@ keys! {
             "Its media type. Unset: found out.";
         name Text "name" "TEXT" = ""
             "Its name, for people.";
+    }
+    multicast {
+        group Text "multicast" "GROUP:PORT" = ""
+            "Cast a channel of MPEG-TS to this group, such as 239.255.42.1:5004. 232.0.0.0/8 is for receivers that \
+             name this sender. Unset: nothing is cast.";
+        interface Text "multicast-if" "IFACE" = ""
+            "The network interface that it leaves by, by name or address. Unset: where the route leads.";
+        mount Text "multicast-mount" "/MOUNT" = ""
+            "Which channel. Unset: the first of MPEG-TS that comes on the air.";
+        format Text "multicast-format" "rtp|ts" = "rtp"
+            "rtp: packets behind RTP headers (rtp://@GROUP:PORT in players), so that receivers notice what is \
+             missing. ts: bare packets (udp://@GROUP:PORT).";
+        ttl Number "multicast-ttl" "N" = "1"
+            "How many routers it may pass. 1: it stays in the LAN.";
+        fec Text "multicast-fec" "DATA+PARITY" = ""
+            "Parity for receivers that know it (peer-lite --lan): 8+4 sends 4 datagrams more for every 8, of which \
+             any 8 suffice. It goes to the port two above, where plain players do not see it. Needs rtp.";
     }
     log {
         format Text "log" "human|json" = "human"

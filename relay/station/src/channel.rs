@@ -35,6 +35,8 @@ pub struct Channel {
     pub(crate) wake: CachePadded<AtomicU64>,
     /// Counts runs.
     generation: AtomicU64,
+    /// The worker that writes the present run.
+    writer: AtomicUsize,
     /// Where the heads were when sleepers were last woken.
     woken_at: CachePadded<AtomicU64>,
     /// Listeners now, over all workers.
@@ -179,6 +181,7 @@ impl Channel {
             wake: CachePadded::default(),
             woken_at: CachePadded::default(),
             generation: AtomicU64::new(0),
+            writer: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
             links: AtomicUsize::new(0),
             listeners_peak: AtomicUsize::new(0),
@@ -229,6 +232,16 @@ impl Channel {
     /// Asks or tells the rule that says what listeners hear.
     pub(crate) fn on_air<T>(&self, ask: impl FnOnce(&mut OnAir) -> T) -> T {
         ask(&mut self.on_air.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which worker writes the present run.
+    pub(crate) fn writer(&self) -> usize {
+        self.writer.load(Ordering::Relaxed)
+    }
+
+    /// A worker begins to write a run.
+    pub(crate) fn written_by(&self, worker: usize) {
+        self.writer.store(worker, Ordering::Relaxed);
     }
 
     /// How many runs there have been.

@@ -46,6 +46,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamSpec>,
     /// Follow mounts of the upstreams when a listener asks for one.
     pub on_demand: bool,
+    /// A channel that goes out by multicast.
+    pub cast: Option<crate::CastSpec>,
 }
 
 /// One upstream, as configured. The order of the list is the order of preference.

@@ -78,6 +78,12 @@ catalogue! {
     total upstream_loops: "Times an upstream was refused because it follows us.";
     total events_lost: "Log events lost because the control plane did not keep up.";
     total orders: "Orders taken from the control plane.";
+    total cast_datagrams: "Multicast datagrams offered to the kernel, without parity.";
+    total cast_bytes: "Stream bytes in them.";
+    total cast_lost_bytes: "Stream bytes that were never cast: lost from the ring before, or not brought by a link.";
+    total cast_skipped_bytes: "Stream bytes that were never cast because they are no whole packets.";
+    total posts_taken: "Datagrams, or runs of them, that the kernel took.";
+    total posts_dropped: "Datagrams, or runs of them, that the kernel had no room for, or refused.";
     total turns: "Rounds of telling.";
     total tell_us: "Microseconds spent in rounds of telling.";
 }

@@ -39,7 +39,10 @@ pub fn is_control_path(path: &str) -> bool {
         "/status",
     ];
     const UNDER: &[&str] = &["/admin/", "/api/", "/assets/", "/link/"];
-    WHOLE.contains(&path) || UNDER.iter().any(|prefix| path.starts_with(prefix)) || path.ends_with(".m3u")
+    const ENDING: &[&str] = &[".m3u", ".sdp"];
+    WHOLE.contains(&path)
+        || UNDER.iter().any(|prefix| path.starts_with(prefix))
+        || ENDING.iter().any(|ending| path.ends_with(ending))
 }
 
 impl Station {

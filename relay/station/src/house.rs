@@ -9,6 +9,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::utils::CachePadded;
 use relay_ring::{Bell, Mailbox};
 
+use crate::cast::Antenna;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::directory::Directory;
@@ -33,6 +34,7 @@ pub struct House {
     next_id: CachePadded<AtomicU64>,
     draining: AtomicBool,
     following: CachePadded<Mutex<HashSet<String>>>,
+    pub(crate) antenna: CachePadded<Antenna>,
 }
 
 impl House {
@@ -57,6 +59,7 @@ impl House {
             next_id: CachePadded::new(AtomicU64::new(1)),
             draining: AtomicBool::new(false),
             following: CachePadded::default(),
+            antenna: CachePadded::default(),
             config,
         };
         Ok((Arc::new(house), receiver))
@@ -283,6 +286,7 @@ mod tests {
             root_mount: None,
             upstreams: Vec::new(),
             on_demand: false,
+            cast: None,
         };
         House::new(config).unwrap().0
     }

@@ -14,7 +14,7 @@ use relay_source::Properties;
 use crate::air;
 use crate::channel::{Channel, Run};
 use crate::house::House;
-use crate::keep::Keeper;
+use crate::keep::{Keeper, slots};
 
 /// First bytes are looked at for so long at most before the stream is taken for what it says it is.
 const SNIFF_PATIENCE: Duration = Duration::from_millis(500);
@@ -231,7 +231,9 @@ impl RunSpec {
     ) -> io::Result<Keeper> {
         let workers = house.config.workers;
         let start = self.first * u64::from(self.chunk_size);
-        let (writer, ring) = Ring::new(house.config.ring_for(u64::from(self.kbps)), workers + 1, start)?;
+        let (writer, ring) = Ring::new(house.config.ring_for(u64::from(self.kbps)), slots(workers), start)?;
+        channel.written_by(worker);
+        house.cast_offer(&channel.mount, self.kind);
         if let Some(old) = channel.run() {
             old.end();
         }

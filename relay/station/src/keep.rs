@@ -24,6 +24,16 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// How much of the past a metadata framing begins with, in bytes.
 const ICY_PAST: u64 = 1 << 20;
 
+/// How many pins a run's rings have: one for each worker's listeners, and one each for those named below.
+pub(crate) fn slots(workers: usize) -> usize {
+    workers + 2
+}
+
+/// The pin of what is cast. The one before it is the keeper's own.
+pub(crate) fn cast_slot(workers: usize) -> usize {
+    workers + 1
+}
+
 /// Writes one run of a channel.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -43,6 +53,7 @@ pub(crate) struct Keeper {
     title_version: u64,
     seen_version: u64,
     readers: usize,
+    past_slot: usize,
     meter: Meter,
 }
 
@@ -70,7 +81,8 @@ impl Keeper {
             icy: None,
             title_version: 0,
             seen_version: 0,
-            readers: workers + 1,
+            readers: slots(workers),
+            past_slot: workers,
             meter: Meter::new(now),
         };
         keeper.channel.set_run(Some(keeper.run.clone()));
@@ -193,7 +205,7 @@ impl Keeper {
         self.past.unpin();
         run.take_over(&old, from / chunk, head / chunk);
         self.run = Arc::new(run);
-        self.past = self.run.raw.reader(self.readers - 1);
+        self.past = self.run.raw.reader(self.past_slot);
         (self.raw, self.link, self.icy) = (writer, None, None);
         old.end();
         self.channel.set_run(Some(self.run.clone()));

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod air;
+mod cast;
 mod channel;
 mod config;
 mod conns;
@@ -25,6 +26,7 @@ mod settle;
 mod sources;
 mod turn;
 
+pub use cast::CastSpec;
 pub use channel::{About, Channel, Framing, Header, Run, State};
 pub use config::{Budget, Config, UpstreamSpec};
 pub use counters::{CATALOGUE, Count, Counters, Entry};

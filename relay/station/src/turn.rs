@@ -14,6 +14,7 @@ use relay_link::{Serve, ServeConfig};
 use relay_seam::{CloseReason, Closing, Conn, Input, Machine, Now, Output, Sent, Span};
 use relay_source::AuthThrottle;
 
+use crate::cast::{self, Cast};
 use crate::channel::{Channel, Framing};
 use crate::conns::{Conns, Keyed, Role};
 use crate::counters::Counters;
@@ -47,6 +48,7 @@ pub struct Station {
     pub(crate) connecting: HashMap<u64, (usize, u64)>,
     pub(crate) next_token: u64,
     pub(crate) holding: Vec<Arc<Channel>>,
+    pub(crate) cast: Option<Box<Cast>>,
     half_closed: Vec<HalfClosed>,
     pub(crate) throttle: AuthThrottle,
     pub(crate) serve: Serve,
@@ -84,6 +86,7 @@ impl Station {
     pub fn new(house: Arc<House>, worker: usize, seed: u64) -> Result<Self, BadNodeId> {
         let serve = ServeConfig::new(&house.config.node_id, house.config.node_token.clone())?;
         Ok(Self {
+            cast: Cast::new(&house, seed),
             listeners: Listeners::new(house.clone(), worker),
             house,
             worker,
@@ -172,6 +175,7 @@ impl Station {
         self.local_on_time(now);
         self.feeds_on_time(now);
         self.holding_on_time(now);
+        self.cast_on_time(now);
         if now >= self.next_judgement {
             self.next_judgement = now + JUDGE_EVERY;
             self.listeners.judge_full(now, &mut self.slow);
@@ -244,6 +248,15 @@ impl Station {
             self.listeners.sent(key, result);
         } else if let Some(how) = self.conns.sent(conn, result) {
             self.close(now, conn, how);
+        }
+    }
+
+    /// What became of all datagrams of a batch.
+    fn posted(&mut self, now: Now, taken: u32, dropped: u32) {
+        self.counters().posts_taken.add(u64::from(taken));
+        self.counters().posts_dropped.add(u64::from(dropped));
+        if let Some(cast) = &mut self.cast {
+            cast.posted(now, taken);
         }
     }
 
@@ -535,11 +548,12 @@ impl Machine for Station {
             },
             Input::Woken => self.take_orders(now),
             Input::AcceptStalled { .. } => self.counters().accept_stalls.up(),
-            // Nothing here asks for datagrams.
-            Input::UdpOpened { .. }
-            | Input::Datagram { .. }
-            | Input::Unreachable { .. }
-            | Input::Posted { .. } => {}
+            Input::UdpOpened { token, result } => {
+                self.cast_opened(now, token, &result);
+            }
+            Input::Posted { taken, dropped } => self.posted(now, taken, dropped),
+            // Nobody here waits for datagrams.
+            Input::Datagram { .. } | Input::Unreachable { .. } => {}
         }
     }
 
@@ -560,19 +574,27 @@ impl Machine for Station {
         self.conns
             .poll()
             .or_else(|| self.tell(now))
+            .or_else(|| self.cast_poll(now))
             .or_else(|| self.outbox.pop_front())
     }
 
     fn bytes(&self, span: Span) -> &[u8] {
-        self.listeners.bytes(span)
+        match &self.cast {
+            Some(cast) if span.ring == cast::RING => cast.reader().bytes(span.at, span.len as usize),
+            _ => self.listeners.bytes(span),
+        }
     }
 
     fn reader(&self, span: Span) -> Option<&relay_ring::Reader> {
-        self.listeners.reader(span)
+        match &self.cast {
+            Some(cast) if span.ring == cast::RING => Some(cast.reader()),
+            _ => self.listeners.reader(span),
+        }
     }
 
     fn deadline(&self) -> Option<Now> {
-        Now::earliest(self.rest(), self.listeners.deadline())
+        let cast = self.cast.as_ref().and_then(|cast| cast.deadline());
+        Now::earliest(cast, Now::earliest(self.rest(), self.listeners.deadline()))
     }
 
     fn park(&mut self, parked: bool) -> bool {

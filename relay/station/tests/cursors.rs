@@ -50,6 +50,7 @@ fn config() -> Config {
         root_mount: None,
         upstreams: Vec::new(),
         on_demand: false,
+        cast: None,
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn config(name: &str, workers: usize) -> Config {
         root_mount: None,
         upstreams: Vec::new(),
         on_demand: false,
+        cast: None,
     }
 }
 
