@@ -438,7 +438,10 @@ mod tests {
         }
 
         #[test]
-        fn fewer_give_nothing(base in any::<u16>(), lost in proptest::sample::subsequence(vec![0usize, 1, 2, 3, 4, 5], 3)) {
+        fn fewer_give_nothing(
+            base in any::<u16>(),
+            lost in proptest::sample::subsequence(vec![0usize, 1, 2, 3, 4, 5], 3),
+        ) {
             let (data, parity) = block(Shape::new(4, 2).unwrap(), base, &vec![vec![9; 50]; 4]);
             let get: Vec<usize> = (0..6).filter(|i| !lost.contains(i)).collect();
             prop_assert!(recovered(base, &data, &parity, &get).is_empty());
