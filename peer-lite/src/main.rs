@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use peer_lite::{Options, Peer};
+use clap::{Parser, ValueEnum};
+use peer_lite::{Options, Peer, TeamOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use splitter::Dialect;
 
 /// How often the status line and the status file are written.
 const TICK: Duration = Duration::from_millis(500);
@@ -25,7 +26,7 @@ const TICK: Duration = Duration::from_millis(500);
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// The channel: http://NODE:PORT/MOUNT
+    /// The channel: http://NODE:PORT/MOUNT; or a team: p2psp://SPLITTER:PORT
     url: String,
     /// Where players find it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9999")]
@@ -36,9 +37,43 @@ struct Args {
     /// Write the status into FILE once a second, as JSON (also at http://127.0.0.1:9999/status)
     #[arg(long, value_name = "FILE")]
     json_status: Option<PathBuf>,
+    /// In a team: what it speaks, b or c (the splitter's --wire)
+    #[arg(long, value_enum, default_value_t = Wire::B)]
+    wire: Wire,
+    /// In a team: send others at most so many bits per second, such as 2Mbit/s
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    upload_cap: Option<u64>,
+    /// In a team: only help, play nothing
+    #[arg(long)]
+    donate: bool,
+    /// In a team: say that this is a monitor, whose reports of losses get others expelled
+    #[arg(long)]
+    monitor: bool,
+    /// In a team: do not report losses (splitters other than ours may expel members for them)
+    #[arg(long)]
+    no_reports: bool,
     /// No status line
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// What a team speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    B,
+    C,
+}
+
+/// `500kbit/s`, `2Mbit/s`, or bits per second.
+fn rate(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches("bit/s");
+    let (number, unit) = match number.as_bytes().last() {
+        Some(b'k') => (&number[..number.len() - 1], 1_000),
+        Some(b'M') => (&number[..number.len() - 1], 1_000_000),
+        _ => (number, 1),
+    };
+    let bits = number.parse().ok().and_then(|n: u64| n.checked_mul(unit));
+    bits.ok_or_else(|| format!("expected a rate such as 500kbit/s or 2Mbit/s, got {text:?}"))
 }
 
 const EXAMPLES: &str = "\
@@ -46,6 +81,7 @@ Examples:
   peer-lite http://relay.example:8000/eclipse.ts --open
   peer-lite http://127.0.0.1:8000/eclipse.ts --listen 127.0.0.1:9999
   mpv http://127.0.0.1:9999/          # while it runs; or vlc, ffplay, a browser
+  peer-lite p2psp://192.168.1.10:8001 --upload-cap 2Mbit/s
   curl http://127.0.0.1:9999/status   # how it is doing, as JSON
 
 Environment:
@@ -90,6 +126,16 @@ fn options(args: &Args) -> Result<Options, String> {
     Ok(Options {
         listen: args.listen,
         token,
+        team: TeamOptions {
+            wire: match args.wire {
+                Wire::B => Dialect::B,
+                Wire::C => Dialect::C,
+            },
+            upload_cap: args.upload_cap,
+            donate: args.donate,
+            monitor: args.monitor,
+            report_losses: !args.no_reports,
+        },
         ..Options::new(&args.url)
     })
 }
@@ -144,4 +190,26 @@ fn write_status(file: &PathBuf, status: &peer_lite::Status) -> io::Result<()> {
     let beside = file.with_added_extension("new");
     std::fs::write(&beside, serde_json::to_string_pretty(status)? + "\n")?;
     std::fs::rename(&beside, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_written_as_people_write_them() {
+        assert_eq!(rate("2Mbit/s"), Ok(2_000_000));
+        assert_eq!(rate("500kbit/s"), Ok(500_000));
+        assert_eq!(rate("64000"), Ok(64_000));
+        for bad in [
+            "",
+            "fast",
+            "2Gbit/s",
+            "-1",
+            "99999999999999999999",
+            "18446744073709551615k",
+        ] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::ask::{Answer, about_links};
 use crate::desk;
 use crate::options::Channel;
 use crate::status::{Gauge, Status};
+use crate::team::Membership;
 use crate::{Options, SOFTWARE};
 
 /// Players and visitors at once.
@@ -31,6 +32,7 @@ pub struct Peer {
     gauge: Arc<Gauge>,
     listen: SocketAddr,
     crew: Crew,
+    membership: Option<Membership>,
 }
 
 impl Peer {
@@ -42,14 +44,23 @@ impl Peer {
     /// the kernel said: the address is in use, or there is no descriptor or thread left.
     pub fn start(options: Options) -> io::Result<Self> {
         let invalid = |error: crate::UrlError| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let channel = Channel::parse(&options.url).map_err(invalid)?;
+        let team = Channel::of_team(&options.url);
+        let is_team = team.is_some();
+        let channel = team
+            .unwrap_or_else(|| Channel::parse(&options.url))
+            .map_err(invalid)?;
         let listener = relay_driver::bind(options.listen, false, 64)?;
         let listen = listener.local_addr()?;
-        let (house, events) = House::new(config(&options, &channel)?)?;
+        let (house, events) = House::new(config(&options, &channel, is_team)?)?;
         let gauge = Arc::new(Gauge {
-            url: channel.url.to_string(),
+            url: if is_team {
+                options.url.clone()
+            } else {
+                channel.url.to_string()
+            },
             player_url: format!("http://{}/", reachable(listen)),
-            mount: channel.mount,
+            mount: channel.mount.clone(),
+            team: is_team.then(Arc::default),
             began: Instant::now(),
             trouble: Mutex::default(),
         });
@@ -60,6 +71,13 @@ impl Peer {
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), 0, seed).map_err(io::Error::other)?;
         let crew = Crew::start(Backend::Mio, [(setup, station)])?;
+        let membership = match &gauge.team {
+            Some(shared) => {
+                let (house, shared) = (house.clone(), shared.clone());
+                Some(Membership::begin(&channel, &options.team, house, shared)?)
+            }
+            None => None,
+        };
         thread::Builder::new().name("notes".into()).spawn({
             let gauge = gauge.clone();
             move || write_notes(&events, &gauge)
@@ -69,6 +87,7 @@ impl Peer {
             gauge,
             listen,
             crew,
+            membership,
         })
     }
 
@@ -92,12 +111,16 @@ impl Peer {
         self.crew.is_broken()
     }
 
-    /// Lets the players go; takes up to two seconds when one of them does not listen.
+    /// Says goodbye to its team, if it is in one, and lets the players go; takes up to two seconds when one of
+    /// them does not listen, and as long when the splitter does not.
     ///
     /// # Errors
     ///
     /// When its worker broke.
     pub fn stop(self) -> io::Result<()> {
+        if let Some(membership) = self.membership {
+            membership.leave();
+        }
         self.house.drain();
         while !self.crew.is_broken() && self.house.mailbox(0).post(Order::Stop).is_err() {
             thread::sleep(Duration::from_millis(1));
@@ -115,10 +138,13 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
+fn config(options: &Options, channel: &Channel, is_team: bool) -> io::Result<Config> {
     let random = getrandom::u32().map_err(|e| io::Error::other(e.to_string()))?;
     let node_id = format!("peer-{random:08x}");
-    let upstreams = upstreams(options, channel, &node_id)?;
+    let upstreams = match is_team {
+        true => Vec::new(),
+        false => upstreams(options, channel, &node_id)?,
+    };
     Ok(Config {
         node_id,
         software: SOFTWARE.into(),
@@ -144,6 +170,7 @@ fn config(options: &Options, channel: &Channel) -> io::Result<Config> {
         upstreams,
         on_demand: false,
         cast: None,
+        team: None,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use peer_lite::Status;
+use peer_lite::{Status, TeamStatus};
 
 /// Away from a terminal a line is written so often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -51,6 +51,9 @@ impl Screen {
 }
 
 fn line(status: &Status) -> String {
+    if let Some(team) = &status.team {
+        return team_line(status, team);
+    }
     if status.via.is_empty() {
         return format!("{:<10} {}", status.state, status.url);
     }
@@ -68,6 +71,28 @@ fn line(status: &Status) -> String {
     )
 }
 
+fn team_line(status: &Status, team: &TeamStatus) -> String {
+    if team.state != "member" && team.state != "leaving" {
+        return format!("{:<10} {}  {}", team.state, status.url, team.reason);
+    }
+    format!(
+        "{:<10} {} mate{}  received {} relayed {} lost {} again {} debt {}  {:>5} kb/s  {}",
+        team.state,
+        team.mates,
+        plural(team.mates),
+        team.received,
+        team.relayed,
+        team.lost,
+        team.duplicates,
+        team.debt,
+        status.rate_kbps,
+        match team.donating {
+            true => "helping".to_owned(),
+            false => format!("{} player{}", status.listeners, plural(status.listeners)),
+        },
+    )
+}
+
 fn plural(n: u64) -> &'static str {
     if n == 1 { "" } else { "s" }
 }
@@ -75,6 +100,34 @@ fn plural(n: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_says_what_it_takes_and_gives() {
+        let mut status = Status {
+            url: "p2psp://sun:8001".into(),
+            team: Some(TeamStatus {
+                state: "waiting".into(),
+                reason: "nobody there".into(),
+                ..TeamStatus::default()
+            }),
+            ..Status::default()
+        };
+        assert_eq!(line(&status), "waiting    p2psp://sun:8001  nobody there");
+        status.team = Some(TeamStatus {
+            state: "member".into(),
+            mates: 1,
+            received: 7,
+            relayed: 5,
+            lost: 2,
+            debt: -3,
+            ..TeamStatus::default()
+        });
+        let line = line(&status);
+        assert!(
+            line.contains("1 mate  received 7 relayed 5 lost 2 again 0 debt -3"),
+            "{line}"
+        );
+    }
 
     #[test]
     fn the_line_says_what_matters() {

@@ -1,10 +1,12 @@
 //! How a peer is doing, in numbers.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use relay_station::{Channel, House, Run};
+
+use crate::team::{Shared, TeamStatus};
 
 /// How a peer is doing: what `/status` answers.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -19,7 +21,8 @@ pub struct Status {
     pub reason: String,
     /// Who it hears: the id of the node upstream, or the address of a plain server.
     pub source: String,
-    /// How: `link` (chunk-exact), `http` (a plain stream), or empty while nothing has come.
+    /// How: `link` (chunk-exact), `http` (a plain stream), `team` (from a splitter and mates), or empty while nothing
+    /// has come.
     pub via: String,
     /// Which uninterrupted life of the channel this is: Unix microseconds at its root's start of it.
     pub epoch: u64,
@@ -43,6 +46,9 @@ pub struct Status {
     pub upstream_failures: u64,
     /// Seconds since the start.
     pub uptime_seconds: u64,
+    /// How it is doing in its team, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<TeamStatus>,
 }
 
 /// Where a [`Status`] is read from.
@@ -52,6 +58,8 @@ pub(crate) struct Gauge {
     pub(crate) player_url: String,
     pub(crate) mount: String,
     pub(crate) began: Instant,
+    /// Its team, if it is in one.
+    pub(crate) team: Option<Arc<Shared>>,
     /// The last warning.
     pub(crate) trouble: Mutex<String>,
 }
@@ -74,6 +82,12 @@ impl Gauge {
         };
         if let Some(channel) = house.directory.get(&self.mount) {
             fill(&mut status, &channel);
+        }
+        if let Some(team) = self.team.as_ref().map(|shared| shared.read()) {
+            if !status.via.is_empty() {
+                status.via = "team".into();
+            }
+            status.team = Some(team);
         }
         if status.state != "on-air" {
             status.reason = self

@@ -21,6 +21,7 @@ const COMMON: &[&str] = &[
     "source",
     "loop",
     "mount",
+    "team",
     "access-log",
     "log",
 ];
@@ -79,6 +80,9 @@ Examples:
   A channel pulled from an Icecast server, and one from a pipe:
     relay run --upstream pull+http://radio.example:8000/stream.ogg
     ffmpeg -re -i film.mp4 -c copy -f mpegts - | relay run --source - --mount /film.ts
+  A channel that peers spread among themselves, and one of them:
+    relay run --source film.ts --loop --team /film.ts
+    peer-lite p2psp://127.0.0.1:8001
 
 Every flag (--help shows all of them) is also a key of the file and a variable:
   --limits-ring 8MiB     [limits] ring = \"8MiB\"     RELAY_LIMITS_RING=8MiB
@@ -180,6 +184,7 @@ fn heading(section: &str) -> &'static str {
         "source" => "Sources",
         "upstreams" => "Upstreams",
         "local" => "A channel from here",
+        "team" => "A team of peers",
         _ => "Logs",
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod keys;
 mod show;
+mod team;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -216,6 +217,7 @@ impl Reader<'_> {
         let listener = self.listener()?;
         let (given, connections_max) = self.connections(listener.max)?;
         let reserved = self.count("limits", "reserved", 0, connections_max as u64)? as usize;
+        let team = self.team()?;
         let config = relay_station::Config {
             node_id: self.node_id()?,
             software: concat!("totality/", env!("CARGO_PKG_VERSION")).into(),
@@ -249,6 +251,7 @@ impl Reader<'_> {
             on_demand: true,
             // Its interface is looked for at the start.
             cast: None,
+            team,
         };
         Ok((given, config))
     }

@@ -16,4 +16,5 @@ pub mod signals;
 pub mod start;
 pub mod status;
 pub mod steer;
+pub mod team;
 pub mod watchdog;

@@ -14,6 +14,7 @@ use crate::conductor::{Conductor, Settings};
 use crate::local::Local;
 use crate::run::{self, Open};
 use crate::steer::Plan;
+use crate::team::{Door, Doorway};
 use crate::watchdog::{Watchdog, Watched};
 
 /// Closing in good order takes at most so long; then whoever is left is cut off.
@@ -27,6 +28,7 @@ pub struct Node {
     failed: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     watchdog: Option<Watchdog>,
+    door: Option<Door>,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             stop: Arc::default(),
             failed: Arc::default(),
             watchdog: None,
+            door: None,
         })
     }
 
@@ -89,6 +92,16 @@ impl Node {
         Ok(())
     }
 
+    /// Lets newcomers of its team in.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread or descriptor to be had, or it leads no team.
+    pub fn lead(&mut self, doorway: Doorway) -> io::Result<()> {
+        self.door = Some(doorway.open(self.open.house.clone())?);
+        Ok(())
+    }
+
     /// Where it listens.
     pub fn listen(&self) -> SocketAddr {
         self.open.listen
@@ -116,11 +129,13 @@ impl Node {
             open,
             conductor,
             watchdog,
+            door,
             ..
         } = self;
         // Workers that have finished turn no more.
         drop(watchdog);
         thread::Builder::new().name("closing".into()).spawn(move || {
+            door.into_iter().for_each(Door::close);
             let result = open.close().and_then(|()| conductor.stop());
             let _ = tell.send(result);
         })?;

@@ -41,7 +41,7 @@ pub struct Open {
 ///
 /// When the address cannot be listened on, a thread or descriptor cannot be had, or the node id cannot be one.
 pub fn open(
-    config: Config,
+    mut config: Config,
     listen: SocketAddr,
     backend: Backend,
     plan: &Plan,
@@ -49,8 +49,11 @@ pub fn open(
 ) -> io::Result<Open> {
     let workers = config.workers;
     let max_conns = u32::try_from(config.connections_max).unwrap_or(u32::MAX);
-    let (house, events) = House::new(config)?;
     let (listeners, at) = listeners(listen, workers, plan)?;
+    if let Some(team) = config.team.as_mut().filter(|team| team.http.port() == 0) {
+        team.http.set_port(at.port());
+    }
+    let (house, events) = House::new(config)?;
     let shares = Share::among((0..workers).map(|worker| house.bell(worker).clone()));
     let depot = Arc::new(Depot::default());
     let mut crew = Vec::with_capacity(workers);

@@ -15,6 +15,7 @@ use crate::conductor::{self, AccessLog};
 use crate::config::{Multicast, Settings, Sources, show_bytes, strange_env};
 use crate::local::Local;
 use crate::node::Node;
+use crate::team::Doorway;
 use crate::{keygen, logging, signals, steer};
 
 /// How often it is looked whether all is well.
@@ -59,6 +60,10 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
     let plan = steer::plan(settings.steer, settings.station.workers, settings.listen.ip());
     let mut plan = plan.map_err(|error| Failure::usage(error.to_string()))?;
     plan.zero_copy = settings.zero_copy;
+    let doorway = settings.station.team.as_mut().map(Doorway::take);
+    let doorway = doorway
+        .transpose()
+        .map_err(|error| cannot_lead(&error, &settings))?;
     let mut node = Node::open(
         settings.station.clone(),
         settings.listen,
@@ -68,6 +73,7 @@ pub fn run(file: Option<&Path>, flags: &BTreeMap<String, Vec<String>>) -> Result
     )
     .map_err(|error| cannot_open(error, &settings))?;
     settings.watchdog.map(|limit| node.watch(limit)).transpose()?;
+    doorway.map(|doorway| node.lead(doorway)).transpose()?;
     let mount = local.as_ref().and_then(|local| local.mount()).map(str::to_owned);
     say(&welcome(
         &settings,
@@ -235,6 +241,20 @@ pub(crate) fn desk(settings: &Settings, backend: Backend) -> conductor::Settings
     }
 }
 
+fn cannot_lead(error: &io::Error, settings: &Settings) -> Failure {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "; --team-listen takes another address, and port 0 takes a free one",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    };
+    let at = settings.station.team.as_ref().map(|team| team.listen.to_string());
+    let at = at.unwrap_or_default();
+    Failure::usage(format!(
+        "team: cannot listen on {at} (TCP and UDP): {error}{remedy}"
+    ))
+}
+
 fn cannot_open(error: io::Error, settings: &Settings) -> Failure {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => "; --listen takes another address, and port 0 takes a free one",
@@ -286,6 +306,12 @@ fn welcome(settings: &Settings, listen: SocketAddr, made_up: Option<&str>, mount
     };
     if let Some(multicast) = &settings.multicast {
         out += &multicast.welcome();
+    }
+    if let Some(team) = &settings.station.team {
+        out += &format!(
+            "Join      peer-lite p2psp://{}   (the team of {})\n",
+            team.listen, team.mount
+        );
     }
     out
 }

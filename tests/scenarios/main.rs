@@ -31,3 +31,4 @@ mod page;
 mod slow_listeners;
 mod source_blinks;
 mod starved;
+mod teams;

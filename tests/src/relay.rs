@@ -452,6 +452,7 @@ impl Drop for Relay {
 /// A running `peer-lite`.
 #[derive(Debug)]
 pub struct PeerLite {
+    host: Host,
     at: SocketAddr,
     process: Process,
 }
@@ -463,10 +464,20 @@ impl PeerLite {
     ///
     /// When it does not listen.
     pub fn start(host: &Host, url: &str) -> Self {
+        Self::start_with(host, url, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it does not listen.
+    pub fn start_with(host: &Host, url: &str, args: &[&str]) -> Self {
         let at = SocketAddr::new(host.ip(), host.free_port());
         let mut command = Command::new(bin("peer-lite"));
         command
             .args([url, "--listen", &at.to_string()])
+            .args(args)
             .env("RELAY_AUTH_NODE_TOKEN", NODE_TOKEN);
         let mut process = Process::start(host, "peer-lite", command);
         let listens = eventually(START, || process.ended().is_some() || host.connect(at).is_ok());
@@ -475,7 +486,8 @@ impl PeerLite {
             "expected a peer at {at}, got: {}",
             process.said()
         );
-        Self { at, process }
+        let host = host.clone();
+        Self { host, at, process }
     }
 
     /// Where players connect.
@@ -486,6 +498,22 @@ impl PeerLite {
     /// What it has said.
     pub fn said(&self) -> String {
         self.process.said()
+    }
+
+    /// How it is doing, as it says itself; nothing when it does not answer.
+    pub fn status(&self) -> serde_json::Value {
+        let answer = http::get(&self.host, self.at, "/status", "");
+        serde_json::from_slice(answer.body()).unwrap_or_default()
+    }
+
+    /// A number of its team's.
+    pub fn team(&self, name: &str) -> i64 {
+        self.status()["team"][name].as_i64().unwrap_or(0)
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 

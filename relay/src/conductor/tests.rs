@@ -65,6 +65,7 @@ fn station(upstreams: Vec<relay_station::UpstreamSpec>) -> relay_station::Config
         upstreams,
         on_demand: true,
         cast: None,
+        team: None,
     }
 }
 

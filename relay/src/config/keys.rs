@@ -77,6 +77,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "multicast",
         "One channel for everybody in the LAN at once, by IP multicast: players open it without asking this relay.",
     ),
+    (
+        "team",
+        "A P2PSP team that spreads one channel: peers relay it to one another (peer-lite p2psp://HOST:8001).",
+    ),
     ("log", "Logs."),
 ];
 
@@ -254,6 +258,24 @@ keys! {
         fec Text "multicast-fec" "DATA+PARITY" = ""
             "Parity for receivers that know it (peer-lite --lan): 8+4 sends 4 datagrams more for every 8, of which \
              any 8 suffice. It goes to the port two above, where plain players do not see it. Needs rtp.";
+    }
+    team {
+        mount Text "team" "/MOUNT" = ""
+            "Lead a team of peers with this channel. Unset: no team.";
+        listen Text "team-listen" "ADDR:PORT" = "127.0.0.1:8001"
+            "Where peers join (TCP) and chunks come from (UDP, the same port); IPv4.";
+        wire Text "wire" "b|c" = "b"
+            "The generation of the wire: b (the C++ peers of 2016 to 2018) or c (those of 2018, which flood). Both \
+             authenticate nobody: on loopback and private addresses only, unless `open`.";
+        peers Number "team-peers" "N" = "128"
+            "Members at once; one more is refused.";
+        buffer Number "team-buffer" "CHUNKS" = "256"
+            "The peers' buffers; they play half of it behind. No team can be larger than its buffers.";
+        monitors List "team-monitor" "ADDR" = "[]"
+            "Peers at these addresses may be monitors, whose reports of lost chunks get others expelled. Unset: \
+             those of this host.";
+        open Switch "i-know-this-wire-is-open" "BOOL" = "false"
+            "Lead the team at a public address although anybody there can forge and take anything.";
     }
     log {
         format Text "log" "human|json" = "human"

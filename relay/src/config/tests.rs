@@ -290,3 +290,48 @@ fn the_example_is_the_table_of_keys() {
         "{told}"
     );
 }
+
+#[test]
+fn a_team_is_led_in_the_house_unless_somebody_knows_better() {
+    let led = load("[team]\nmount = \"/sun.ts\"", &[], &[])
+        .unwrap()
+        .station
+        .team
+        .unwrap();
+    assert_eq!(led.listen, "127.0.0.1:8001".parse().unwrap());
+    assert_eq!(led.http, "127.0.0.1:8000".parse().unwrap());
+    assert_eq!(
+        (led.mount.as_str(), &led.rules),
+        ("/sun.ts", &splitter::Config::default())
+    );
+    let open = "[team]\nmount = \"/sun.ts\"\nlisten = \"8.8.8.8:8001\"\n";
+    let told = mistake(open);
+    assert!(told.contains("--i-know-this-wire-is-open"), "{told}");
+    let known = load(&format!("{open}open = true"), &[], &[]).unwrap();
+    assert_eq!(
+        known.station.team.unwrap().listen,
+        "8.8.8.8:8001".parse().unwrap()
+    );
+    let c = load("[team]\nmount = \"/sun.ts\"\nwire = \"c\"", &[], &[]).unwrap();
+    assert!(c.station.team.unwrap().rules.send_header);
+    // At every address the source is where the team is.
+    let wide = "[server]\nlisten = \"0.0.0.0:80\"\n[team]\nmount = \"/a\"\nlisten = \"10.0.0.1:8001\"";
+    let wide = load(wide, &[], &[]).unwrap().station.team.unwrap();
+    assert_eq!(wide.http, "10.0.0.1:80".parse().unwrap());
+}
+
+#[test]
+fn mistakes_about_a_team_are_told() {
+    for (bad, word) in [
+        ("wire = \"c\"", "team.mount"),
+        ("monitors = [\"10.0.0.1\"]", "team.mount"),
+        ("mount = \"sun\"", "mount"),
+        ("mount = \"/a\"\nlisten = \"[::1]:8001\"", "IPv4"),
+        ("mount = \"/a\"\nwire = \"a\"", "b or c"),
+        ("mount = \"/a\"\nbuffer = 16\npeers = 17", "from 1 to 16"),
+        ("mount = \"/a\"\nmonitors = [\"host\"]", "IPv4"),
+    ] {
+        let told = mistake(&format!("[team]\n{bad}"));
+        assert!(told.contains(word), "{bad}: {told}");
+    }
+}

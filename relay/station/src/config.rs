@@ -48,6 +48,8 @@ pub struct Config {
     pub on_demand: bool,
     /// A channel that goes out by multicast.
     pub cast: Option<crate::CastSpec>,
+    /// The P2PSP team to lead, if any.
+    pub team: Option<crate::team::TeamSpec>,
 }
 
 /// One upstream, as configured. The order of the list is the order of preference.

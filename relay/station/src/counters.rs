@@ -84,6 +84,20 @@ catalogue! {
     total cast_skipped_bytes: "Stream bytes that were never cast because they are no whole packets.";
     total posts_taken: "Datagrams, or runs of them, that the kernel took.";
     total posts_dropped: "Datagrams, or runs of them, that the kernel had no room for, or refused.";
+    gauge team_peers: "Members of the P2PSP team.";
+    total team_chunks: "Chunks given to members of the team.";
+    total team_chunks_idle: "Chunks that nobody got because the team was empty.";
+    total team_chunks_missed: "Chunks left out because the team had fallen too far behind its channel.";
+    total team_joins: "Newcomers that became members of the team.";
+    total team_goodbyes: "Members that said goodbye.";
+    total team_expelled: "Members expelled, because chunks that they were to relay were lost or their port was closed.";
+    total team_refused: "Newcomers to the team refused or let go.";
+    total team_losses: "Losses counted against members.";
+    total team_resent: "Lost chunks sent again.";
+    total team_not_resent: "Lost chunks not sent again, because they had been, or too many were.";
+    total team_unheeded: "What was said to the team by strangers, again, too late or without a meaning.";
+    total team_unposted: "Datagrams of the team dropped because its socket was shut or the chunk had gone.";
+    total team_answers_lost: "Answers to newcomers dropped because the control plane did not keep up.";
     total turns: "Rounds of telling.";
     total tell_us: "Microseconds spent in rounds of telling.";
 }
@@ -102,6 +116,11 @@ impl Count {
     pub fn add(&self, n: u64) {
         self.0
             .store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Now so many.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// One fewer.

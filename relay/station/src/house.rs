@@ -14,11 +14,14 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::orders::{Event, Order};
+use crate::team::Answer;
 
 /// Orders that may wait in a worker's mailbox.
 const ORDERS_MAX: usize = 256;
 /// Events that may wait for the control plane.
 const EVENTS_MAX: usize = 8192;
+/// Answers to newcomers of the team that may wait for whoever holds their connections.
+const ANSWERS_MAX: usize = 1024;
 
 /// One relay, seen from within. What is written when somebody comes or goes lies apart from what is read per send.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub struct House {
     draining: AtomicBool,
     following: CachePadded<Mutex<HashSet<String>>>,
     pub(crate) antenna: CachePadded<Antenna>,
+    answers: Option<Mailbox<Answer>>,
 }
 
 impl House {
@@ -60,6 +64,10 @@ impl House {
             draining: AtomicBool::new(false),
             following: CachePadded::default(),
             antenna: CachePadded::default(),
+            answers: match &config.team {
+                Some(_) => Some(Mailbox::new(ANSWERS_MAX, Bell::new()?)),
+                None => None,
+            },
             config,
         };
         Ok((Arc::new(house), receiver))
@@ -140,6 +148,19 @@ impl House {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(mount)
+    }
+
+    /// Where what newcomers of the team are told is to be taken from; none where no team is led.
+    pub fn answers(&self) -> Option<&Mailbox<Answer>> {
+        self.answers.as_ref()
+    }
+
+    pub(crate) fn answer(&self, worker: usize, answer: Answer) {
+        let lost = self
+            .answers
+            .as_ref()
+            .is_none_or(|box_| box_.post(answer).is_err());
+        self.counters(worker).team_answers_lost.add(u64::from(lost));
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -287,6 +308,7 @@ mod tests {
             upstreams: Vec::new(),
             on_demand: false,
             cast: None,
+            team: None,
         };
         House::new(config).unwrap().0
     }

@@ -24,6 +24,7 @@ mod listeners;
 mod orders;
 mod settle;
 mod sources;
+mod team;
 mod turn;
 
 pub use cast::CastSpec;
@@ -35,4 +36,5 @@ pub use door::is_control_path;
 pub use house::{Admission, House};
 pub use listeners::LISTENER_BYTES;
 pub use orders::{Access, Event, Level, ListenerInfo, Order};
+pub use team::{Answer, LeadError, Newcomer, TEAM_WORKER, TeamSpec};
 pub use turn::Station;

@@ -123,6 +123,8 @@ pub(crate) struct Stream {
     on_air: bool,
     /// Members who asked for another mount.
     pub(crate) guests: usize,
+    /// Those beside its members who send from it.
+    borrowers: usize,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,8 @@ pub(crate) struct Listeners {
     in_flight: usize,
     /// The stream whose turn it is.
     turn: usize,
+    /// Datagrams with a span are with the driver: one answer for all of them.
+    posting: bool,
 }
 
 /// A listener that lags too much: it is to be let go.
@@ -158,6 +162,7 @@ impl Listeners {
             streams: Slab::new(),
             in_flight: 0,
             turn: 0,
+            posting: false,
         }
     }
 
@@ -197,6 +202,7 @@ impl Listeners {
             seen_version: 0,
             on_air: false,
             guests: 0,
+            borrowers: 0,
         };
         Some(self.streams.insert(stream))
     }
@@ -625,8 +631,51 @@ impl Listeners {
     /// Lets go of streams that nobody follows any more.
     pub(crate) fn sweep(&mut self) {
         if self.at_rest() {
-            self.streams.retain(|_, s| !s.members.is_empty());
+            self.streams
+                .retain(|_, s| !s.members.is_empty() || s.borrowers > 0);
         }
+    }
+
+    /// Somebody beside its members sends from a stream: it stays until given back.
+    pub(crate) fn borrow(&mut self, stream: usize) {
+        self.streams[stream].borrowers += 1;
+    }
+
+    pub(crate) fn give_back(&mut self, stream: usize) {
+        self.streams[stream].borrowers -= 1;
+    }
+
+    /// From where to where a borrowed stream can be read in this batch.
+    pub(crate) fn window(&mut self, stream: usize) -> (u64, u64) {
+        let stream = &mut self.streams[stream];
+        stream.pin();
+        (stream.floor(), stream.reader.seen())
+    }
+
+    /// A datagram is to carry these bytes of a borrowed stream: they stay until the batch is posted. `false` when they
+    /// have gone, or are not there.
+    pub(crate) fn lend(&mut self, span: Span) -> bool {
+        let (floor, seen) = self.window(span.ring as usize);
+        if span.at < floor || span.at + u64::from(span.len) > seen {
+            return false;
+        }
+        self.in_flight += usize::from(!std::mem::replace(&mut self.posting, true));
+        true
+    }
+
+    /// What became of a batch's datagrams has been told.
+    pub(crate) fn posted(&mut self) {
+        if std::mem::take(&mut self.posting) {
+            self.in_flight_done();
+        }
+    }
+
+    /// Asks to be woken when the head of a borrowed stream moves beyond `seen`. `false` when it has.
+    pub(crate) fn park_beyond(&self, stream: usize, seen: u64) -> bool {
+        let stream = &self.streams[stream];
+        stream.channel.wake.fetch_or(1 << self.worker, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        stream.head() <= seen
     }
 
     /// The cold side of a listener.

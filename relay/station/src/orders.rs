@@ -59,6 +59,8 @@ pub enum Order {
         /// The mount.
         mount: String,
     },
+    /// Something happened to the connection of a newcomer to the team.
+    Team(crate::team::Newcomer),
     /// Let everybody go and finish.
     Stop,
 }

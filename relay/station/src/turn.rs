@@ -24,6 +24,7 @@ use crate::intake::{Intake, Introduction};
 use crate::join::Waiter;
 use crate::listeners::Listeners;
 use crate::orders::{ListenerInfo, Order};
+use crate::team::{LeadError, TEAM_WORKER, Team};
 
 /// How often a worker that has anything at all looks at what time has done.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +58,7 @@ pub struct Station {
     next_tick: Now,
     next_judgement: Now,
     pub(crate) next_refusal_note: Now,
+    pub(crate) team: Option<Box<Team>>,
     /// Something has changed that those who wait, or whose run is over, may have been waiting for.
     stirred: bool,
     begun: bool,
@@ -72,19 +74,27 @@ struct HalfClosed {
     sent: u64,
 }
 
-/// A node id that cannot be one.
+/// A configuration that no station can work with.
 #[derive(Debug, thiserror::Error)]
-#[error("node id: {0}")]
-pub struct BadNodeId(#[from] relay_link::ConfigError);
+pub enum BadConfig {
+    /// A node id that cannot be one.
+    #[error("node id: {0}")]
+    NodeId(#[from] relay_link::ConfigError),
+    /// A team that cannot be led.
+    #[error(transparent)]
+    Team(#[from] LeadError),
+}
 
 impl Station {
     /// The station of one worker of a house.
     ///
     /// # Errors
     ///
-    /// When the configured node id cannot be one.
-    pub fn new(house: Arc<House>, worker: usize, seed: u64) -> Result<Self, BadNodeId> {
+    /// When the configured node id cannot be one, or the team cannot be led.
+    pub fn new(house: Arc<House>, worker: usize, seed: u64) -> Result<Self, BadConfig> {
         let serve = ServeConfig::new(&house.config.node_id, house.config.node_token.clone())?;
+        let spec = house.config.team.clone().filter(|_| worker == TEAM_WORKER);
+        let team = spec.map(|spec| Team::new(spec, house.config.chunk_size));
         Ok(Self {
             cast: Cast::new(&house, seed),
             listeners: Listeners::new(house.clone(), worker),
@@ -107,6 +117,7 @@ impl Station {
             next_tick: Now::new(0, 0),
             next_judgement: Now::new(0, 0),
             next_refusal_note: Now::new(0, 0),
+            team: team.transpose()?.map(Box::new),
             stirred: false,
             begun: false,
             finishing: false,
@@ -258,6 +269,7 @@ impl Station {
         if let Some(cast) = &mut self.cast {
             cast.posted(now, taken);
         }
+        self.listeners.posted();
     }
 
     fn closed(&mut self, now: Now, conn: Conn, reason: CloseReason) {
@@ -440,6 +452,7 @@ impl Station {
                     self.holding.push(intake.channel.clone());
                 }
             }
+            Order::Team(newcomer) => self.team_newcomer(now, &newcomer),
             Order::Stop => self.finish(now),
         }
     }
@@ -523,6 +536,7 @@ impl Station {
     /// Everybody is let go; then the driver may return.
     fn finish(&mut self, now: Now) {
         self.finishing = true;
+        self.team_finishes(now);
         let conns: Vec<Conn> = self.conns.iter().map(|entry| entry.conn).collect();
         for conn in conns {
             self.close(now, conn, Closing::Graceful);
@@ -549,11 +563,13 @@ impl Machine for Station {
             Input::Woken => self.take_orders(now),
             Input::AcceptStalled { .. } => self.counters().accept_stalls.up(),
             Input::UdpOpened { token, result } => {
-                self.cast_opened(now, token, &result);
+                if !self.cast_opened(now, token, &result) {
+                    self.team_opened(now, token, result);
+                }
             }
             Input::Posted { taken, dropped } => self.posted(now, taken, dropped),
-            // Nobody here waits for datagrams.
-            Input::Datagram { .. } | Input::Unreachable { .. } => {}
+            Input::Datagram { udp, from, bytes } => self.team_hears(now, udp, from, bytes),
+            Input::Unreachable { udp, peer } => self.team_unreachable(now, udp, peer),
         }
     }
 
@@ -573,6 +589,7 @@ impl Machine for Station {
         }
         self.conns
             .poll()
+            .or_else(|| self.team_poll(now))
             .or_else(|| self.tell(now))
             .or_else(|| self.cast_poll(now))
             .or_else(|| self.outbox.pop_front())
@@ -594,7 +611,8 @@ impl Machine for Station {
 
     fn deadline(&self) -> Option<Now> {
         let cast = self.cast.as_ref().and_then(|cast| cast.deadline());
-        Now::earliest(cast, Now::earliest(self.rest(), self.listeners.deadline()))
+        let sent = Now::earliest(cast, self.team_deadline());
+        Now::earliest(sent, Now::earliest(self.rest(), self.listeners.deadline()))
     }
 
     fn park(&mut self, parked: bool) -> bool {
@@ -604,7 +622,7 @@ impl Machine for Station {
             return true;
         }
         bell.park();
-        let quiet = self.house.mailbox(self.worker).is_empty() && self.listeners.park();
+        let quiet = self.house.mailbox(self.worker).is_empty() && self.listeners.park() && self.team_parks();
         if !quiet {
             bell.unpark();
         }
@@ -612,6 +630,6 @@ impl Machine for Station {
     }
 
     fn finished(&self) -> bool {
-        self.finishing && self.conns.len() == 0 && self.outbox.is_empty()
+        self.finishing && self.conns.len() == 0 && self.outbox.is_empty() && self.team_is_over()
     }
 }

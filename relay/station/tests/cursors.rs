@@ -51,6 +51,7 @@ fn config() -> Config {
         upstreams: Vec::new(),
         on_demand: false,
         cast: None,
+        team: None,
     }
 }
 

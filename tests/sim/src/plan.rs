@@ -46,6 +46,7 @@ pub(crate) fn config(name: &str, workers: usize) -> Config {
         upstreams: Vec::new(),
         on_demand: false,
         cast: None,
+        team: None,
     }
 }
 
