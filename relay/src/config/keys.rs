@@ -186,7 +186,7 @@ keys! {
             "SO_SNDBUF of a listener (the kernel doubles it): bounds what is sent and not yet acknowledged.";
         unsent Text "limits-unsent" "BYTES" = "32KiB"
             "TCP_NOTSENT_LOWAT: the kernel's memory for a listener that does not read. The rest waits in \
-             the ring.";
+             the ring. Raised for a stream that brings more in one batch.";
         burst Text "limits-burst" "BYTES" = "64KiB"
             "A newcomer starts at the newest join point this far behind the head, so that players can \
              fill their buffers.";

@@ -344,6 +344,7 @@ impl Station {
             stream,
             place.cursor,
         );
+        let bitrate = self.listeners.streams[stream].run.bitrate.load(Ordering::Relaxed);
         let is_link = place.framing == Framing::Link;
         if is_link {
             self.counters().links.up();
@@ -351,7 +352,7 @@ impl Station {
             self.counters().greeted.up();
             self.counters().listeners.up();
         }
-        self.bound(waiter.conn);
+        self.bound(waiter.conn, bitrate);
         if let Some(entry) = self.conns.get(waiter.conn) {
             entry.role = Role::Listener(listener);
         }

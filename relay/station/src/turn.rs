@@ -396,13 +396,14 @@ impl Station {
         self.listeners.streams[listener.stream as usize].framing == Framing::Link
     }
 
-    /// Bounds the kernel's share of somebody who may not read.
-    pub(crate) fn bound(&mut self, conn: Conn) {
+    /// Bounds the kernel's share of somebody who may not read, of a stream of `bitrate` bits per second (0: unknown).
+    pub(crate) fn bound(&mut self, conn: Conn, bitrate: u64) {
+        let unsent = self.house.config.unsent_at(bitrate);
         let config = &self.house.config.listener;
         self.outbox.push_back(Output::Bound {
             conn,
             send_buffer: Some(config.send_buffer),
-            unsent: Some(config.unsent),
+            unsent: Some(unsent),
             user_timeout: Some(config.dead_after),
         });
     }

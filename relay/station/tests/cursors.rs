@@ -118,7 +118,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (house, _events) = House::new(config()).unwrap();
+        Self::with(config())
+    }
+
+    fn with(config: Config) -> Self {
+        let (house, _events) = House::new(config).unwrap();
         let station = Station::new(house.clone(), 0, 1).unwrap();
         let mut world = Self {
             house,
@@ -360,6 +364,49 @@ proptest! {
                 prop_assert_eq!(guest.at, Some(world.fed), "{:?} was skipped", guest.conn);
             }
         }
+    }
+}
+
+/// `TCP_NOTSENT_LOWAT` of a listener who comes now.
+fn unsent_of_a_newcomer(world: &mut World) -> u32 {
+    world.come(world.guests.len() as u32);
+    let mut unsent = None;
+    for _ in 0..10 {
+        let batch: Vec<Output> = std::iter::from_fn(|| world.station.poll(world.now)).collect();
+        world.carry_out(&batch);
+        let bound = batch.iter().find_map(|output| match output {
+            Output::Bound { unsent, .. } => Some(*unsent),
+            _ => None,
+        });
+        unsent = unsent.or(bound.flatten());
+    }
+    unsent.expect("a newcomer is bounded")
+}
+
+#[test]
+fn the_kernel_may_hold_a_batch_of_a_fast_stream() {
+    let least = relay_listener::Config::default().unsent;
+    let most = relay_listener::Config::default().send_buffer;
+    for (delay_ms, expected) in [(0, least), (350, most), (5000, most)] {
+        let mut world = World::with(Config {
+            max_batch_delay: Duration::from_millis(delay_ms),
+            ..config()
+        });
+        assert_eq!(
+            unsent_of_a_newcomer(&mut world),
+            least,
+            "nothing is known of the rate yet"
+        );
+        // Four seconds of 2 Mb/s: the rate is known.
+        for _ in 0..40 {
+            world.now = world.now + Duration::from_millis(100);
+            world.feed(25_000);
+        }
+        let unsent = unsent_of_a_newcomer(&mut world);
+        assert!(
+            (expected.min(100_000)..=expected).contains(&unsent),
+            "{unsent} at {delay_ms} ms"
+        );
     }
 }
 
