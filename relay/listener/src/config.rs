@@ -17,8 +17,8 @@ pub struct Config {
     /// `SO_SNDBUF` in bytes (the kernel doubles it): bounds what is sent and not yet acknowledged.
     pub send_buffer: u32,
     /// `TCP_NOTSENT_LOWAT` in bytes: bounds what is accepted and not yet sent, which is all that the kernel holds of a
-    /// listener that does not read. What does not fit stays in the ring, which is shared. Where a batch of the stream is
-    /// larger, the bound is raised to half as much again as the batch, at most to `send_buffer`.
+    /// listener that does not read. What does not fit stays in the ring, which is shared. Where a batch of the stream
+    /// is larger, the bound is raised to half as much again as the batch, at most to `send_buffer`.
     pub unsent: u32,
     /// A peer that acknowledges nothing for so long is dead (`TCP_USER_TIMEOUT`).
     pub dead_after: Duration,

@@ -73,9 +73,9 @@ impl Config {
         wanted.min(self.ring_max_bytes).max(self.ring_bytes)
     }
 
-    /// How much the kernel may hold unsent for a listener to a stream of `bitrate` bits per second: half as much again as
-    /// comes in the longest batch, so that a batch goes in one send also where TCP paces it. Never more than what the
-    /// whole send buffer is bounded to, and never less than is configured.
+    /// How much the kernel may hold unsent for a listener to a stream of `bitrate` bits per second: half as much again
+    /// as comes in the longest batch, so that a batch goes in one send also where TCP paces it. Never more than what
+    /// the whole send buffer is bounded to, and never less than is configured.
     pub(crate) fn unsent_at(&self, bitrate: u64) -> u32 {
         let batch = u128::from(bitrate / 8) * self.max_batch_delay.as_millis() / 1000;
         let wanted = u32::try_from(batch * 3 / 2).unwrap_or(u32::MAX);
