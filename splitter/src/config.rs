@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::dialect::Dialect;
+use crate::wire::nts::CHUNK_BYTES_MIN;
 
 /// Settings of one team. [`Config::check`] says whether they go together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,12 @@ pub struct Config {
     pub lrs: bool,
     /// How much of the stream may be sent again, in percent. 100.
     pub resend_percent: u16,
+    /// NTS, generation B: members are met through their NATs. No.
+    pub nts: bool,
+    /// With NTS: a newcomer that has not met everybody in this time is let go. 60 s.
+    pub nts_timeout: Duration,
+    /// Where chance begins: newcomers' names. 0.
+    pub seed: u64,
     /// IMS, generation B: all chunks go to this multicast group, and nobody relays. None.
     pub group: Option<SocketAddrV4>,
     /// Bytes of data in each chunk, 1 to 65,505. 1024, as the reference has it: with all headers it fits any MTU.
@@ -61,6 +68,9 @@ impl Default for Config {
             acs: true,
             lrs: true,
             resend_percent: 100,
+            nts: false,
+            nts_timeout: Duration::from_secs(60),
+            seed: 0,
             group: None,
             chunk_bytes: 1024,
             buffer_chunks: 256,
@@ -98,6 +108,12 @@ pub enum ConfigError {
     /// Nobody can hear it.
     #[error("expected a multicast group (224.0.0.0/4) and a port, got {0}")]
     Group(SocketAddrV4),
+    /// There is no wire for it.
+    #[error("expected NTS in generation B, without a group and without the header in the join")]
+    Nts,
+    /// Lengths tell datagrams apart.
+    #[error("expected chunks of at least 18 bytes with NTS, got {0}")]
+    NtsChunk(u16),
     /// In generation C it is the peers that multicast.
     #[error("expected no multicast group in generation C, got {0}")]
     GroupInC(SocketAddrV4),
@@ -122,6 +138,7 @@ impl Config {
             (self.group.is_some(), "IMS"),
             (self.acs && self.group.is_none(), "ACS"),
             (self.lrs && self.group.is_none(), "LRS"),
+            (self.nts, "NTS"),
         ];
         sets.into_iter()
             .filter(|(in_force, _)| *in_force)
@@ -144,6 +161,12 @@ impl Config {
                 return Err(ConfigError::Group(group));
             }
             (Some(group), Dialect::C) => return Err(ConfigError::GroupInC(group)),
+            _ if self.nts && (self.group.is_some() || self.dialect == Dialect::C || self.send_header) => {
+                return Err(ConfigError::Nts);
+            }
+            _ if self.nts && self.chunk_bytes < CHUNK_BYTES_MIN => {
+                return Err(ConfigError::NtsChunk(self.chunk_bytes));
+            }
             _ => {}
         }
         let limits = [
@@ -178,6 +201,17 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(group.sets(), ["IMS"]);
+        let nts = Config {
+            nts: true,
+            acs: false,
+            ..Config::default()
+        };
+        assert_eq!((nts.sets(), nts.check()), (vec!["DBS", "LRS", "NTS"], Ok(())));
+        let short = Config {
+            chunk_bytes: 17,
+            ..nts
+        };
+        assert_eq!(short.check(), Err(ConfigError::NtsChunk(17)));
     }
 
     #[test]

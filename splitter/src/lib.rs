@@ -3,8 +3,8 @@
 //! A *splitter* cuts one live stream into chunks and gives each to one *peer* of its *team*, in turn; that peer
 //! relays it to all others. So the whole team hears the stream for one upload of it.
 //!
-//! [`wire`] has the layouts, [`rules::Splitter`] the splitter's side of the rules, [`peer::Peer`] the peer's. What they
-//! do not do: open sockets, read clocks, know HTTP. The program `splitter` in `src/bin` does.
+//! [`wire`] has the layouts, [`rules::Splitter`] the splitter's side of the rules, [`peer::Peer`] the peer's. What
+//! they do not do: open sockets, read clocks, know HTTP. The program `splitter` in `src/bin` does.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

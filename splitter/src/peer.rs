@@ -10,6 +10,7 @@ mod dbs;
 mod flood;
 mod invitation;
 mod mates;
+mod nts;
 mod playout;
 mod secured;
 mod stats;

@@ -8,6 +8,7 @@ mod dbs;
 mod farewell;
 mod ledger;
 mod lrs;
+mod nts;
 mod roster;
 mod secured;
 

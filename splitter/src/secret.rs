@@ -1,7 +1,7 @@
 //! What only the team knows: keyed hashes (HMAC-SHA-256) from which tokens, tickets and tags are made.
 //!
-//! Rules draw no randomness: the caller gives 32 random bytes once. Each use has a label of its own, so that one use's
-//! result is never another's.
+//! Rules draw no randomness: the caller gives 32 random bytes once. Each use has a label of its own, so that one
+//! use's result is never another's.
 
 use aws_lc_rs::hmac;
 use relay_merkle::Digest;

@@ -39,8 +39,8 @@ counters! {
         complaints_unsent,
         /// Complaints that had been made before by the same member, or by a whole team.
         complaints_repeated,
-        /// Complaints that blame nobody: of members that are no monitors, and of monitors before and after half of them
-        /// had complained about that chunk.
+        /// Complaints that blame nobody: of members that are no monitors, and of monitors before and after half of
+        /// them had complained about that chunk.
         complaints_unweighed,
         /// Complaints of a member about a chunk that it was itself to relay.
         complaints_own,

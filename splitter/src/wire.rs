@@ -7,6 +7,7 @@ use thiserror::Error;
 
 pub mod b;
 pub mod c;
+pub mod nts;
 pub mod t;
 
 /// An IPv4 address and a port, as generations B and T have it.
@@ -36,7 +37,8 @@ pub fn chunk_number(number: u64) -> u16 {
     (number & 0xffff) as u16
 }
 
-/// The number that the wire's `number` stands for: of all that are equal to it modulo 2^16, the one nearest to `near`.
+/// The number that the wire's `number` stands for: of all that are equal to it modulo 2^16, the one nearest to
+/// `near`.
 pub fn unwrap_number(number: u16, near: u64) -> u64 {
     let ahead = number.wrapping_sub(chunk_number(near)) as i16;
     // Before 0 and beyond the end there is no number; the next one that is one is a whole turn away.

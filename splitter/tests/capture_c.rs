@@ -162,7 +162,8 @@ fn chunks_go_to(rules: &mut Splitter, capture: &[u8], port: u16, now: Now) {
     }
 }
 
-/// The other direction: our peers in the captured teams join with the same hellos, and ask and tell in the same words.
+/// The other direction: our peers in the captured teams join with the same hellos, and ask and tell in the same
+/// words.
 #[test]
 fn our_peers_say_what_the_reference_s_peers_said() {
     let now = Now::new(0, 0);

@@ -12,6 +12,8 @@ pub struct PeerConfig {
     pub dialect: Dialect,
     /// Generation B: the splitter multicasts (IMS), and nobody relays. The wire does not tell. No.
     pub multicast: bool,
+    /// Generation B: the team traverses NATs (NTS). The wire does not tell. No.
+    pub nts: bool,
     /// Generation C: the subnet whose members hear what we relay by multicast (IMS). None.
     pub subnet: Option<Subnet>,
     /// Generation C: leave without a word to the team mates, because the goodbye of one that joined later ends the
@@ -26,7 +28,8 @@ pub struct PeerConfig {
     pub report_losses: bool,
     /// Whether the beginning of the stream is to be fetched from the source. Yes; who has it from elsewhere says no.
     pub fetch_header: bool,
-    /// Whether the header comes with the welcome (`smart_source_client` of the reference; the wire does not tell). No.
+    /// Whether the header comes with the welcome (`smart_source_client` of the reference; the wire does not tell).
+    /// No.
     pub header_in_join: bool,
     /// A chunk number less than 2^15 away from the present ones, where it is known: the cloud's. The wire has numbers
     /// modulo 2^16; without it they begin at what the wire says.
@@ -54,6 +57,7 @@ impl Default for PeerConfig {
         Self {
             dialect: Dialect::B,
             multicast: false,
+            nts: false,
             subnet: None,
             spare_reference_peers: true,
             seed: 0,

@@ -1,9 +1,9 @@
 //! DBS (data broadcasting), the peer's side: join, buffer, relay, play, complain, leave.
 //!
 //! How chunks are relayed is the generation's: [`super::burst`] in B, [`super::flood`] in C. It gets along with the
-//! reference's splitters and peers and does right what they do not: it plays each number once and across the end of the
-//! numbers, says which chunks it lost, gives up a splitter that is silent, and does not wait for ever for the answer
-//! to its goodbye.
+//! reference's splitters and peers and does right what they do not: it plays each number once and across the end of
+//! the numbers, says which chunks it lost, gives up a splitter that is silent, and does not wait for ever for the
+//! answer to its goodbye.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -17,16 +17,20 @@ use super::config::PeerConfig;
 use super::flood::Flood;
 use super::invitation::{Header, Invitation};
 use super::mates::{Mates, Met};
+use super::nts::{Nts, Said};
 use super::playout::{Due, Kept, Playout};
 use super::stats::PeerStats;
 use crate::dialect::{Dialect, Word};
 use crate::dice::Dice;
 use crate::limit::Allowance;
 use crate::wire::b::{Greeting, READY};
+use crate::wire::nts::{Id, Peer as Place, Word as NtsWord};
 use crate::wire::unwrap_number;
 
 /// A goodbye is repeated so often until it is answered, when no chunk reminds us earlier.
 const GOODBYE_AGAIN: Duration = Duration::from_millis(250);
+/// The most that a splitter may tell of others after the welcome.
+const LIST_MAX: usize = 2 + 65_535 * crate::wire::nts::ENTRY_BYTES;
 /// Who multicasts is believed until it is silent for so long.
 const CASTER_SILENCE: Duration = Duration::from_secs(1);
 /// Losses reported, and chunks asked for, after one chunk; more come only of numbers that jump.
@@ -66,6 +70,10 @@ pub struct Peer {
     playout: Option<Playout>,
     chunk_bytes: u16,
     mates: Mates,
+    /// With NTS: who is met, and what the splitter told after the welcome.
+    nts: Option<(Nts, Vec<u8>)>,
+    /// The name that NTS begins with, and the monitors.
+    named: Option<(Id, Vec<SocketAddrV4>)>,
     relaying: Relaying,
     /// All numbers before these have come, or were judged missing, for the first and for the second time.
     judged: [u64; 2],
@@ -95,6 +103,8 @@ impl Peer {
             stage: Stage::Joining(Vec::new()),
             playout: None,
             chunk_bytes: 0,
+            nts: None,
+            named: None,
             relaying: Relaying::Nothing,
             judged: [0; 2],
             caster: None,
@@ -114,8 +124,8 @@ impl Peer {
         match input {
             Input::Connected => self.greet(),
             Input::Told(bytes) => self.told(now, bytes),
-            Input::HungUp => self.hung_up(),
-            Input::Fetched => self.ready(),
+            Input::HungUp => self.hung_up(now),
+            Input::Fetched => self.ready(now),
             Input::Datagram(from, datagram) => self.datagram(now, from, datagram),
             Input::Leave => self.leave(now),
             Input::Tick => {}
@@ -147,21 +157,21 @@ impl Peer {
 
     fn told(&mut self, now: Now, bytes: &[u8]) {
         let Stage::Joining(heard) = &mut self.stage else {
-            return;
+            return self.told_of_others(now, bytes);
         };
         heard.extend_from_slice(bytes);
         match Invitation::read(&self.config, heard) {
             Err(error) => self.over(Ended::Protocol(error)),
             Ok(Some(invitation)) => {
                 self.heard = now;
-                self.welcomed(invitation);
+                self.welcomed(now, invitation);
             }
             // Never more than the fields can say: some 640 KiB.
             Ok(None) => {}
         }
     }
 
-    fn welcomed(&mut self, invitation: Invitation) {
+    fn welcomed(&mut self, now: Now, invitation: Invitation) {
         let asked = Playout::bytes(invitation.buffer_chunks, invitation.chunk_bytes);
         if asked > self.config.buffer_bytes_max {
             let limit = self.config.buffer_bytes_max;
@@ -181,9 +191,12 @@ impl Peer {
             }
             (None, None) => Relaying::Burst(Burst::default()),
         };
-        self.introduce(invitation.peers);
+        match invitation.id {
+            Some(id) => self.named = Some((id, invitation.peers)),
+            None => self.introduce(invitation.peers),
+        }
         self.stage = Stage::Fetching;
-        self.begin(invitation.header);
+        self.begin(now, invitation.header);
     }
 
     fn hear_subnet(&mut self) {
@@ -204,7 +217,7 @@ impl Peer {
         }
     }
 
-    fn begin(&mut self, header: Header) {
+    fn begin(&mut self, now: Now, header: Header) {
         match header {
             Header::At {
                 source,
@@ -220,23 +233,85 @@ impl Peer {
             Header::Here(header) => self.actions.push_back(Action::Header(header)),
             Header::At { .. } | Header::Nowhere => {}
         }
-        self.ready();
+        self.ready(now);
     }
 
-    fn ready(&mut self) {
+    fn ready(&mut self, now: Now) {
         if matches!(self.stage, Stage::Fetching) {
             if self.config.dialect == Dialect::B {
                 self.actions.push_back(Action::Tell(vec![READY]));
             }
-            self.actions.push_back(Action::HangUp);
             self.stage = Stage::Member;
+            match self.named.take() {
+                // The connection stays until everybody is met.
+                Some((id, monitors)) => {
+                    let (nts, say) = Nts::new(id, self.splitter, &monitors, self.config.monitor, now);
+                    self.nts = Some((nts, Vec::new()));
+                    self.say_all(say);
+                }
+                None => self.actions.push_back(Action::HangUp),
+            }
         }
     }
 
-    fn hung_up(&mut self) {
+    fn say_all(&mut self, say: Vec<Said>) {
+        let sends = say.into_iter().map(|(to, bytes)| Action::Send { to, bytes });
+        self.actions.extend(sends);
+    }
+
+    /// With NTS the splitter tells of the others when it knows how we can be reached.
+    fn told_of_others(&mut self, now: Now, bytes: &[u8]) {
+        let Some((nts, told)) = &mut self.nts else { return };
+        if nts.listed || told.len() + bytes.len() > LIST_MAX {
+            return;
+        }
+        told.extend_from_slice(bytes);
+        match Place::parse_list(told) {
+            Ok(Some(places)) => {
+                let say = nts.list(now, &places);
+                self.say_all(say);
+            }
+            Ok(None) => {}
+            Err(error) => self.over(Ended::Protocol(error)),
+        }
+    }
+
+    fn nts_says(&mut self, now: Now, from: SocketAddrV4, word: NtsWord) {
+        let Some((nts, _)) = &mut self.nts else { return };
+        let before = nts.incorporated;
+        let heard = nts.hear(now, from, word);
+        let done = nts.incorporated && !before;
+        self.say_all(heard.say);
+        if let Some(mate) = heard.met {
+            self.meet(mate, true);
+            self.found(now, mate);
+        }
+        if done {
+            self.actions.push_back(Action::HangUp);
+        }
+    }
+
+    /// Who speaks to us need not be looked for.
+    fn found(&mut self, now: Now, mate: SocketAddrV4) {
+        let said = self.nts.as_mut().and_then(|(nts, _)| nts.found(now, mate));
+        self.say_all(said.into_iter().collect());
+    }
+
+    fn hung_up(&mut self, now: Now) {
         if matches!(self.stage, Stage::Joining(_)) {
             self.over(Ended::Refused);
         }
+        // With NTS that is the last word of a join.
+        if let Some((nts, _)) = &mut self.nts {
+            nts.incorporated = true;
+            self.heard = now;
+        }
+    }
+
+    /// How long the splitter may be silent: longer while we look for our mates, for until then it has nothing for us.
+    fn patience(&self) -> Duration {
+        let looking = self.nts.as_ref().is_some_and(|(nts, _)| !nts.incorporated);
+        self.config.silence * if looking { 3 } else { 1 }
     }
 
     /// Whether it is a mate and was none.
@@ -261,6 +336,12 @@ impl Peer {
         }
         self.tune_in(now, from);
         let own = self.is_splitter(from);
+        if let Some(Ok(word)) = NtsWord::parse(datagram).filter(|_| self.nts.is_some()) {
+            if own {
+                self.heard = now;
+            }
+            return self.nts_says(now, from, word);
+        }
         let word = self.config.dialect.peer_hears(datagram, self.chunk_bytes, own);
         match (word, &self.relaying) {
             // What we multicast may come back.
@@ -354,7 +435,8 @@ impl Peer {
         let kept = playout.offer(number, data, own);
         self.count(kept, own, number);
         if first || kept == Kept::Jump {
-            // Those who were here before us do not know us yet: their chunks of two rounds are not lost, but not ours.
+            // Those who were here before us do not know us yet: their chunks of two rounds are not lost, but not
+            // ours.
             self.judged = [number + 2 * self.mates.len() as u64; 2];
         }
         if own {
@@ -391,7 +473,9 @@ impl Peer {
     fn relay(&mut self, now: Now, from: SocketAddrV4, number: u64, origin: SocketAddrV4, again: bool) {
         let own = self.is_splitter(from);
         if !own && !matches!(self.relaying, Relaying::Nothing) {
-            self.meet(from, false);
+            if self.meet(from, false) {
+                self.found(now, from);
+            }
             self.mates.paid(from);
         }
         let (mut out, mut surplus) = (std::mem::take(&mut self.relays), None);
@@ -587,10 +671,11 @@ impl Peer {
     }
 
     fn tick(&mut self, now: Now) {
+        let patience = self.patience();
         match &mut self.stage {
             Stage::Joining(_) if self.heard + self.config.join_timeout <= now => self.over(Ended::Refused),
-            Stage::Member if self.heard + self.config.silence <= now => {
-                self.over(Ended::Silence(self.config.silence));
+            Stage::Member if self.heard + patience <= now => {
+                self.over(Ended::Silence(patience));
             }
             Stage::Leaving { gives_up, .. } if *gives_up <= now => self.released(),
             Stage::Leaving { again, .. } if *again <= now => {
@@ -599,13 +684,20 @@ impl Peer {
             }
             _ => {}
         }
+        if matches!(self.stage, Stage::Member) {
+            let say = self.nts.as_mut().map(|(nts, _)| nts.again(now));
+            self.say_all(say.unwrap_or_default());
+        }
     }
 
     /// When to tell it [`Input::Tick`], at the latest.
     pub fn deadline(&self) -> Option<Now> {
         match self.stage {
             Stage::Joining(_) => Some(self.heard + self.config.join_timeout),
-            Stage::Member => Some(self.heard + self.config.silence),
+            Stage::Member => {
+                let nts = self.nts.as_ref().and_then(|(nts, _)| nts.deadline());
+                Now::earliest(nts, Some(self.heard + self.patience()))
+            }
             Stage::Leaving { gives_up, again } => Some(gives_up.min(again)),
             Stage::Fetching | Stage::Over => None,
         }

@@ -1,11 +1,12 @@
 //! How a member of generation C relays: by a table that says whose chunks go to whom.
 //!
 //! *forward*: for each origin, the neighbours that get its chunks from here. At first there is one row: what the
-//! splitter gave us goes to everybody we know. Who lacks a chunk *requests* it and gets it, and its origin's from then
-//! on; who gets one twice *prunes*, and gets no more of that origin's. So each origin's tree mends itself around paths
-//! and peers that do not work.
+//! splitter gave us goes to everybody we know. Who lacks a chunk *requests* it and gets it, and its origin's from
+//! then on; who gets one twice *prunes*, and gets no more of that origin's. So each origin's tree mends itself
+//! around paths and peers that do not work.
 //!
-//! *pending*: what each neighbour is to get. Each new chunk serves one neighbour, in turn, with all that waits for it.
+//! *pending*: what each neighbour is to get. Each new chunk serves one neighbour, in turn, with all that waits for
+//! it.
 //!
 //! With IMS the neighbours of our subnet are one: a multicast group gets what the splitter gave us.
 
@@ -62,8 +63,8 @@ pub(super) struct Flood {
     providers: HashMap<SocketAddrV4, Provider>,
 }
 
-/// From whom an origin's chunks come, at present. Others are pruned, but not this one: two that were pruned at the same
-/// time, each for the other, would both be gone.
+/// From whom an origin's chunks come, at present. Others are pruned, but not this one: two that were pruned at the
+/// same time, each for the other, would both be gone.
 #[derive(Clone, Copy, Debug)]
 struct Provider {
     at: SocketAddrV4,

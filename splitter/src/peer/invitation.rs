@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 use super::config::PeerConfig;
 use crate::dialect::Dialect;
+use crate::wire::nts::{ID_BYTES, Id};
 use crate::wire::{WireError, b, c};
 
 /// Where the beginning of the stream is.
@@ -27,6 +28,8 @@ pub(super) struct Invitation {
     pub(super) peers: Vec<SocketAddrV4>,
     pub(super) header: Header,
     pub(super) group: Option<SocketAddrV4>,
+    /// How we are called, where that matters.
+    pub(super) id: Option<Id>,
 }
 
 impl Invitation {
@@ -37,6 +40,7 @@ impl Invitation {
                 group: Some(welcome.group),
                 ..Self::of_b(&welcome.team, Header::at(&welcome.team))
             })),
+            Dialect::B if config.nts => Self::read_nts(bytes),
             Dialect::B => Self::read_b(config, bytes),
             Dialect::C => Ok(c::Welcome::parse(bytes)?.map(|(welcome, _)| Self::of_c(welcome))),
         }
@@ -53,6 +57,19 @@ impl Invitation {
         Ok(header.map(|header| Self::of_b(&welcome, Header::Here(header.to_vec()))))
     }
 
+    fn read_nts(bytes: &[u8]) -> Result<Option<Self>, WireError> {
+        let Some((welcome, n)) = b::Welcome::parse(bytes)? else {
+            return Ok(None);
+        };
+        let Some(id) = bytes[n..].first_chunk::<ID_BYTES>() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            id: Some(Id::parse(id)?),
+            ..Self::of_b(&welcome, Header::at(&welcome))
+        }))
+    }
+
     fn of_b(welcome: &b::Welcome<'_>, header: Header) -> Self {
         Self {
             chunk_bytes: welcome.chunk_bytes,
@@ -61,6 +78,7 @@ impl Invitation {
             peers: welcome.peers.iter().collect(),
             header,
             group: None,
+            id: None,
         }
     }
 
@@ -76,6 +94,7 @@ impl Invitation {
             peers: welcome.peers,
             header,
             group: None,
+            id: None,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The clock is the stream itself. A number is due when one is there that is half a buffer newer; if it has not come
 //! by then it is skipped. Nothing is ever played twice or from an earlier turn of the numbers: each slot knows whose
-//! data it holds. The buffer has twice the slots that the team agreed on, so that what was played can still be relayed.
+//! data it holds. The buffer has twice the slots that the team agreed on, so that what was played can still be
+//! relayed.
 
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,12 +43,14 @@ use vault::{Kept, Sender, Vault};
 
 /// The clock's grain: what is due is done so much late at most.
 const GRAIN: Duration = Duration::from_millis(50);
-/// The splitter is told that we are alive so often, when nothing else tells it.
+/// The splitter is told that we are alive so often, and how many mates we reach.
 const ALIVE: Duration = Duration::from_millis(400);
 /// A hello that is not answered is said again.
 const HELLO_AGAIN: Duration = Duration::from_millis(300);
 /// After so many hellos the splitter is asked to have the mate open its NAT; after twice as many it is given up.
 const KNOCK_AFTER: u8 = 2;
+/// Ports that are tried behind a NAT that takes another one for each destination.
+const GUESSES: u16 = 12;
 /// A goodbye is repeated so often until it is answered.
 const GOODBYE_AGAIN: Duration = Duration::from_millis(250);
 /// A munro that is new is passed on to so many mates.
@@ -57,7 +59,9 @@ const GOSSIP: usize = 4;
 const MATES_ASKED: u32 = 3;
 /// Chunks that may still be on their way however small the team is.
 const REORDER_CHUNKS: u64 = 16;
-/// A mate that sends nothing of its own for so long is no mate any more.
+/// A mate that was told nothing for so long is told that we are here: NATs forget.
+const MATE_TOLD: Duration = Duration::from_secs(5);
+/// A mate that says nothing for so long is no mate any more.
 const MATE_SILENCE: Duration = Duration::from_secs(15);
 /// The most that a splitter may tell over TCP: welcome, header, mates.
 const TOLD_MAX: usize = 256 << 10;
@@ -205,11 +209,14 @@ pub struct SecuredPeer {
     checked: u64,
     heard: Now,
     spoke: Now,
+    said_alive: Now,
     ticked: Now,
     /// A chunk came since the last tick.
     lively: bool,
     upload: Option<Allowance>,
     dice: Dice,
+    /// The mate that last had what we lacked: it is asked first.
+    lucky: Option<u64>,
     skipped: Option<(u64, u64)>,
     actions: VecDeque<Action>,
     stats: SecuredPeerStats,
@@ -220,6 +227,7 @@ impl SecuredPeer {
     pub fn new(config: SecuredPeerConfig, splitter: SocketAddrV4, now: Now) -> Self {
         let secret = Secret::new(&config.secret);
         Self {
+            lucky: None,
             upload: config
                 .upload_chunks_max
                 .map(|max| Allowance::per_second(max, now)),
@@ -240,6 +248,7 @@ impl SecuredPeer {
             checked: 0,
             heard: now,
             spoke: now,
+            said_alive: now,
             ticked: now,
             lively: false,
             skipped: None,
@@ -423,7 +432,19 @@ impl SecuredPeer {
             link.tries += 1;
             link.again = now + HELLO_AGAIN;
         }
-        self.say_mate(mate, Say::Meet { serial, reply });
+        let Some((at, token, tries)) = self.links.get(mate).map(|link| (link.at, link.send, link.tries))
+        else {
+            return;
+        };
+        // Its NAT may take another port for us, too.
+        let ports = if tries > KNOCK_AFTER {
+            usize::from(GUESSES)
+        } else {
+            1
+        };
+        for at in guesses(at).take(ports) {
+            self.say(at, token, Say::Meet { serial, reply });
+        }
     }
 
     // Datagrams.
@@ -470,10 +491,18 @@ impl SecuredPeer {
             Say::Probe(number) => self.probed(now, number),
             Say::Munro(munro) => self.munro(now, munro, 0),
             Say::Index { munro, leaves } => self.index(now, munro, leaves, 0),
-            Say::Punch(at) => self.say(at, Token(0), Say::Opening),
+            Say::Punch(at) => self.open(at),
             Say::Released if matches!(self.stage, Stage::Leaving { .. }) => self.released(),
             Say::Expelled => self.over(Ended::Expelled),
             _ => self.stats.unknown += 1,
+        }
+    }
+
+    /// A mate cannot get through to us: our NAT must have seen us speak to it. Its own NAT may take another port
+    /// for us than for the splitter, probably one of the next.
+    fn open(&mut self, at: SocketAddrV4) {
+        for at in guesses(at) {
+            self.say(at, Token(0), Say::Opening);
         }
     }
 
@@ -521,12 +550,11 @@ impl SecuredPeer {
         if from != link.at || !link.proven {
             return self.unproven_says(now, from, serial, say);
         }
+        link.heard = now;
         match say {
+            Say::Alive(_) => {}
             Say::Chunk { number, tag, data } => self.relayed_chunk(now, number, data, Sender { serial, tag }),
-            Say::Repair { number, tag, data } => {
-                link.heard = now;
-                self.repaired(now, number, data, Sender { serial, tag });
-            }
+            Say::Repair { number, tag, data } => self.repaired(now, number, data, Sender { serial, tag }),
             Say::Munro(munro) => self.munro(now, munro, serial),
             Say::Index { munro, leaves } => self.index(now, munro, leaves, serial),
             Say::Ask(number) => self.asked(now, serial, number),
@@ -554,6 +582,13 @@ impl SecuredPeer {
             Say::Challenge(nonce) if from == link.at => {
                 (link.proven, link.heard) = (true, now);
                 self.say_mate(serial, Say::Echo(nonce));
+            }
+            // It answers from another endpoint than the splitter knows: that it is there, it must show us, too.
+            Say::Challenge(nonce) if !link.proven && link.answers.take(now) => {
+                link.heard = now;
+                let token = link.send;
+                self.say(from, token, Say::Echo(nonce));
+                self.challenge(serial, from);
             }
             _ if link.answers.take(now) => self.challenge(serial, from),
             _ => self.stats.asks_refused += 1,
@@ -621,9 +656,6 @@ impl SecuredPeer {
         if !self.fits(data) {
             return;
         }
-        if let Some(link) = self.links.get_mut(sender.serial) {
-            link.heard = now;
-        }
         if self.keep(number, data, sender) == Kept::New {
             self.stats.from_mates += 1;
         }
@@ -635,6 +667,7 @@ impl SecuredPeer {
         if self.fits(data) && (!splitter || self.is_genuine(number, &sender.tag, data)) {
             if self.keep(number, data, sender) == Kept::New {
                 self.stats.repaired += 1;
+                self.lucky = (!splitter).then_some(sender.serial).or(self.lucky);
             }
             self.progress(now, number);
         }
@@ -659,7 +692,8 @@ impl SecuredPeer {
     }
 
     fn give(&mut self, now: Now, mate: u64, number: u64, repair: bool) {
-        let (Some(vault), Some(home), Some(link)) = (&self.vault, &self.home, self.links.get(mate)) else {
+        let (Some(vault), Some(home), Some(link)) = (&self.vault, &self.home, self.links.get_mut(mate))
+        else {
             return;
         };
         let Some(digest) = vault.digest(number) else {
@@ -671,6 +705,7 @@ impl SecuredPeer {
             return;
         }
         let tag = home.secret.tag(home.epoch, number, &digest);
+        link.told = now;
         let (to, head) = (link.at, chunk_header(link.send, number, &tag, repair));
         let frame = Frame::new(&head, &[]);
         self.stats.relayed += 1;
@@ -940,7 +975,8 @@ impl SecuredPeer {
         self.indexes.forget_before(self.first_of(next));
         let mates = self.links.proven();
         for (number, tries) in self.chunks.due(now) {
-            let mate = mates.get(self.dice.below(mates.len())).copied();
+            let lucky = self.lucky.filter(|serial| tries == 0 && mates.contains(serial));
+            let mate = lucky.or(mates.get(self.dice.below(mates.len())).copied());
             match mate.filter(|_| tries % (MATES_ASKED + 1) < MATES_ASKED) {
                 Some(mate) => {
                     self.stats.asks += 1;
@@ -1053,8 +1089,10 @@ impl SecuredPeer {
     }
 
     fn live(&mut self, now: Now) {
-        if self.spoke + ALIVE <= now {
-            self.say_home(now, Say::Alive);
+        if self.said_alive + ALIVE <= now {
+            self.said_alive = now;
+            let mates = self.links.proven().len() as u64;
+            self.say_home(now, Say::Alive(mates));
         }
         if !std::mem::take(&mut self.lively) {
             // Nothing came that would have paced what we relay.
@@ -1067,7 +1105,7 @@ impl SecuredPeer {
 
     /// Says hello again to those who did not answer, and gives up those who do not, or are silent.
     fn greet_again(&mut self, now: Now) {
-        let (mut hellos, mut gone) = (Vec::new(), Vec::new());
+        let (mut hellos, mut gone, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for (serial, link) in self.links.iter_mut() {
             let unanswered = !link.proven && link.tries > 2 * KNOCK_AFTER;
             let patience = if unanswered {
@@ -1077,10 +1115,15 @@ impl SecuredPeer {
             };
             if (link.proven || unanswered) && link.heard + patience <= now {
                 gone.push(serial);
+            } else if link.proven && link.told + MATE_TOLD <= now {
+                link.told = now;
+                idle.push(serial);
             } else if !link.proven && !unanswered && link.again <= now {
                 hellos.push((serial, link.recv, link.tries));
             }
         }
+        idle.into_iter()
+            .for_each(|serial| self.say_mate(serial, Say::Alive(0)));
         for serial in gone {
             self.stats.mates_silent += 1;
             self.links.remove(serial);
@@ -1120,6 +1163,12 @@ impl SecuredPeer {
     pub fn stats(&self) -> &SecuredPeerStats {
         &self.stats
     }
+}
+
+/// This endpoint, and those with the next ports.
+fn guesses(at: SocketAddrV4) -> impl Iterator<Item = SocketAddrV4> {
+    let ports = (0..GUESSES).filter_map(move |n| at.port().checked_add(n));
+    ports.map(move |port| SocketAddrV4::new(*at.ip(), port))
 }
 
 /// Whether anybody can be there.

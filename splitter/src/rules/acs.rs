@@ -1,8 +1,8 @@
 //! ACS (adaptive chunk rate): who loses chunks gets fewer to relay.
 //!
 //! Each member has a period, 1 at first. A complaint that counts makes it one longer, each second makes it one
-//! shorter; who has the period *k* is served in one round of *k*. So a member whose uplink is too narrow, or whose path
-//! loses much, carries what it can, and is not expelled for what it cannot.
+//! shorter; who has the period *k* is served in one round of *k*. So a member whose uplink is too narrow, or whose
+//! path loses much, carries what it can, and is not expelled for what it cannot.
 
 use std::collections::HashMap;
 

@@ -11,7 +11,7 @@ use crate::wire::b::{Greeting, READY};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// It says what it is: it wants the welcome.
-    Greeted,
+    Greeted(Greeting),
     /// It is ready for chunks, and no arrival any more; what it said it is, if it was to say so.
     Ready(Option<Greeting>),
     /// It does not follow the protocol, and is no arrival any more.
@@ -79,7 +79,7 @@ impl Arrivals {
         match (arrival.told, Greeting::parse(byte)) {
             (false, Ok(greeting)) => {
                 (arrival.greeted, arrival.told, arrival.until) = (Some(greeting), true, until);
-                Said::Greeted
+                Said::Greeted(greeting)
             }
             (false, Err(error)) => self.nonsense(from, error),
             (true, _) if byte == READY => {

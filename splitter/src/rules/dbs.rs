@@ -16,11 +16,13 @@ use super::arrivals::{Arrivals, Said};
 use super::farewell::Farewells;
 use super::ledger::{Complaint, Ledger};
 use super::lrs::{Denied, Lrs};
+use super::nts::{self, Nts};
 use super::roster::Roster;
 use crate::config::{Config, ConfigError};
 use crate::dialect::{Dialect, Word};
 use crate::stats::TeamStats;
 use crate::wire::b::Greeting;
+use crate::wire::nts::Word as NtsWord;
 use crate::wire::{WireError, b, c, chunk_number};
 
 /// Losses are halved so often.
@@ -80,6 +82,7 @@ pub struct Splitter {
     ledger: Ledger,
     acs: Option<Acs>,
     lrs: Option<Lrs>,
+    nts: Option<Nts>,
     arrivals: Arrivals,
     farewells: Farewells,
     halved: Now,
@@ -101,6 +104,7 @@ impl Splitter {
             lrs: config
                 .lrs
                 .then(|| Lrs::new(config.buffer_chunks, config.resend_percent)),
+            nts: config.nts.then(|| Nts::new(config.seed, now)),
             config,
             source,
             header: Vec::new(),
@@ -137,6 +141,7 @@ impl Splitter {
             Input::Tick => self.tick(now),
             Input::Close => self.close(now),
         }
+        self.introduce(now);
     }
 
     /// What to do next; to be asked until `None` after each [`Splitter::handle`].
@@ -147,6 +152,8 @@ impl Splitter {
     fn chunk(&mut self, now: Now, number: u64) {
         self.stats.chunks += 1;
         self.lrs.iter_mut().for_each(Lrs::earn);
+        let news = self.nts.as_mut().and_then(|nts| nts.next(now));
+        self.send_news(news);
         match self.config.group {
             Some(group) => self.send_chunk(group, number, group),
             None => self.chunk_to_next(number),
@@ -191,6 +198,68 @@ impl Splitter {
         }
     }
 
+    fn is_monitor(&self, from: SocketAddrV4, greeting: Greeting) -> bool {
+        greeting == Greeting::Monitor && self.config.monitor_hosts.contains(from.ip())
+    }
+
+    fn greeted(&mut self, from: SocketAddrV4, greeting: Greeting) {
+        let monitor = self.is_monitor(from, greeting);
+        let id = self.nts.as_mut().map(|nts| nts.name(from, monitor));
+        self.tell(from, |team, out| match id {
+            None => team.welcome_b(from, out),
+            Some(id) => {
+                team.front().encode(team.monitors().into_iter(), out)?;
+                out.extend_from_slice(id.bytes());
+                Ok(())
+            }
+        });
+    }
+
+    /// As many as newcomers are told that there are.
+    fn monitors(&self) -> Vec<SocketAddrV4> {
+        let peers = self.roster.peers().iter().copied();
+        peers
+            .filter(|&peer| self.roster.is_monitor(peer))
+            .take(usize::from(self.config.monitors))
+            .collect()
+    }
+
+    /// NTS: tells newcomers of the others, and the others of them.
+    fn introduce(&mut self, now: Now) {
+        let monitors = self.monitors().len();
+        while let Some((to, bytes)) = self.nts.as_mut().and_then(|nts| nts.introduce(now, monitors)) {
+            self.actions.push_back(Action::Tell { to, bytes });
+        }
+    }
+
+    fn send_news(&mut self, news: Option<(SocketAddrV4, Vec<u8>)>) {
+        if let Some((to, bytes)) = news {
+            self.actions.push_back(Action::Send { to, bytes });
+        }
+    }
+
+    fn nts_says(&mut self, now: Now, from: SocketAddrV4, word: NtsWord) {
+        let monitor = self.roster.is_monitor(from);
+        let Some(nts) = &mut self.nts else { return };
+        match nts.hear(now, from, word, monitor) {
+            nts::Heard::Nothing => {
+                self.stats.datagrams_unknown += 1;
+                return;
+            }
+            nts::Heard::Echo => {}
+            nts::Heard::In { door, at, monitor } => {
+                self.arrivals.remove(door);
+                self.actions.push_back(Action::HangUp(door));
+                self.join(at, monitor);
+            }
+        }
+        self.send_news(Some((from, word.encode())));
+    }
+
+    fn forget_name(&mut self, peer: SocketAddrV4) {
+        self.nts.iter_mut().for_each(|nts| nts.forget(peer));
+    }
+
     /// Says a welcome.
     fn tell(&mut self, to: SocketAddrV4, welcome: impl FnOnce(&Self, &mut Vec<u8>) -> Result<(), WireError>) {
         let mut bytes = Vec::new();
@@ -208,6 +277,7 @@ impl Splitter {
     fn hung_up(&mut self, from: SocketAddrV4) {
         if self.config.dialect == Dialect::B {
             self.stats.arrivals_lost += u64::from(self.arrivals.remove(from));
+            self.nts.iter_mut().for_each(|nts| nts.gone(from));
         }
     }
 
@@ -236,8 +306,8 @@ impl Splitter {
     fn hear(&mut self, now: Now, from: SocketAddrV4, bytes: &[u8]) {
         for &byte in bytes {
             match self.arrivals.hear(from, byte, now + self.config.ready_timeout) {
-                Said::Greeted => self.tell(from, |team, out| team.welcome_b(from, out)),
-                Said::Ready(greeting) => return self.ready(from, greeting),
+                Said::Greeted(greeting) => self.greeted(from, greeting),
+                Said::Ready(greeting) => return self.ready(now, from, greeting),
                 Said::Nonsense(error) => return self.refuse_protocol(from, error),
                 Said::Stranger => return self.actions.push_back(Action::HangUp(from)),
             }
@@ -306,19 +376,27 @@ impl Splitter {
     }
 
     /// A newcomer is ready.
-    fn ready(&mut self, from: SocketAddrV4, greeting: Option<Greeting>) {
+    fn ready(&mut self, now: Now, from: SocketAddrV4, greeting: Option<Greeting>) {
+        if self.nts.is_some() {
+            // It has yet to be reached.
+            return self.arrivals.add_told(from, now + self.config.nts_timeout);
+        }
         self.actions.push_back(Action::HangUp(from));
         match (greeting, self.config.group) {
-            (Some(greeting), None) => self.join(from, greeting == Greeting::Monitor),
+            (Some(greeting), None) => self.join(from, self.is_monitor(from, greeting)),
             // Who hears a group is not in a team: nobody would miss it.
             _ => self.stats.joins += 1,
         }
     }
 
+    /// Generation C has no word for monitors.
+    fn join_c(&mut self, from: SocketAddrV4) {
+        self.join(from, self.config.monitor_hosts.contains(from.ip()));
+    }
+
     fn join(&mut self, from: SocketAddrV4, monitor: bool) {
         self.farewells.back(from);
         self.forget_pace(from);
-        let monitor = monitor && self.config.monitor_hosts.contains(from.ip());
         let again = self.roster.add(from, monitor);
         self.stats.joins += 1;
         self.stats.rejoins += u64::from(again);
@@ -326,8 +404,11 @@ impl Splitter {
     }
 
     fn datagram(&mut self, now: Now, from: SocketAddrV4, datagram: &[u8]) {
+        if let Some(Ok(word)) = NtsWord::parse(datagram).filter(|_| self.nts.is_some()) {
+            return self.nts_says(now, from, word);
+        }
         match self.config.dialect.splitter_hears(datagram) {
-            Ok(Word::Hello) if self.arrivals.remove(from) => self.join(from, true),
+            Ok(Word::Hello) if self.arrivals.remove(from) => self.join_c(from),
             Ok(Word::Hello) => self.stats.hellos_foreign += u64::from(!self.roster.contains(from)),
             Ok(Word::Goodbye(..)) => self.goodbye(now, from),
             Ok(Word::Lost(number)) => self.complaint(now, from, chunk_number(number)),
@@ -339,6 +420,7 @@ impl Splitter {
         // As it was with the leaver: the round in which its last chunk is relayed.
         let round = self.roster.len() as u64;
         self.forget_pace(peer);
+        self.forget_name(peer);
         if self.roster.remove(peer) {
             self.stats.goodbyes += 1;
             self.actions.push_back(Action::Note(peer, Note::Left));
@@ -474,6 +556,7 @@ impl Splitter {
 
     fn expel(&mut self, peer: SocketAddrV4, why: Why) {
         self.forget_pace(peer);
+        self.forget_name(peer);
         self.roster.remove(peer);
         self.farewells.gone(peer);
         self.actions.push_back(Action::Note(peer, Note::Expelled(why)));
@@ -482,12 +565,15 @@ impl Splitter {
     fn tick(&mut self, now: Now) {
         self.halve(now);
         self.let_go(now);
+        let news = self.nts.as_mut().and_then(|nts| nts.due(now));
+        self.send_news(news);
         while let Some(from) = self.arrivals.expire(now) {
             // In generation C its hello may have been lost, and its TCP connection has shown that it is there.
             if self.config.dialect == Dialect::C && self.config.group.is_none() {
-                self.join(from, true);
+                self.join_c(from);
             } else {
                 self.stats.arrivals_lost += 1;
+                self.nts.iter_mut().for_each(|nts| nts.gone(from));
                 self.refuse(from, Refusal::Late);
             }
         }
@@ -507,7 +593,8 @@ impl Splitter {
         let slow = self.acs.as_ref().is_some_and(Acs::is_waiting);
         let halving = (slow || self.roster.any_losses()).then(|| self.halved + HALVING);
         let others = Now::earliest(self.arrivals.deadline(), self.farewells.deadline());
-        Now::earliest(halving, others)
+        let nts = self.nts.as_ref().and_then(Nts::deadline);
+        Now::earliest(nts, Now::earliest(halving, others))
     }
 
     fn close(&mut self, now: Now) {

@@ -52,8 +52,8 @@ impl Lrs {
         self.budget = (self.budget + self.percent).min(most);
     }
 
-    /// Whether a lost chunk is sent again now, when there have been `chunks` chunks and a round has `round`; how often
-    /// it was before.
+    /// Whether a lost chunk is sent again now, when there have been `chunks` chunks and a round has `round`; how
+    /// often it was before.
     pub(super) fn again(&mut self, number: u64, chunks: u64, round: u64) -> Result<u8, Denied> {
         // The remainder is below a `u16`.
         let slot = (number % self.slots.len() as u64) as usize;

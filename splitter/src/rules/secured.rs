@@ -5,7 +5,8 @@
 //!   others, and others of it. A challenge's nonce is a keyed hash of serial and endpoint: it costs no memory.
 //! * **First hop.** A chunk that its member does not acknowledge is asked after, and given to another one: what only
 //!   one peer was to relay is never lost with it.
-//! * **Liveness.** A member that says nothing for [`SecuredConfig::silence`] is out.
+//! * **Liveness.** A member that says nothing for [`SecuredConfig::silence`] is out. One that cannot reach half of
+//!   the team is given nothing to relay.
 //! * **Content.** The channel's munros are told to a few members, who pass them on. Whoever cannot check a chunk
 //!   asks for the index: the digests under one munro.
 //! * **Pollution.** A chunk's tag is keyed with its sender's secret, which only the sender and we know. So a tag that
@@ -404,7 +405,8 @@ impl Secured {
             return self.moved(now, serial, from, say);
         }
         match say {
-            Say::Alive | Say::Hello => {}
+            Say::Alive(mates) => member.mates = Some(mates),
+            Say::Hello => {}
             Say::Got(number) => self.flights.got(number, serial),
             Say::Missed(number) => self.complaint(serial, number),
             Say::Want(number) => self.want(now, serial, at, number),
@@ -455,8 +457,8 @@ impl Secured {
         self.note(member.at, Note::Expelled(why));
     }
 
-    /// A member cannot get through to another: that one is told to open its NAT, to an endpoint that has shown that it
-    /// is one.
+    /// A member cannot get through to another: that one is told to open its NAT, to an endpoint that has shown that
+    /// it is one.
     fn knock(&mut self, now: Now, serial: u64, at: SocketAddrV4, other: u64) {
         let allowed = self
             .members
@@ -528,7 +530,8 @@ impl Secured {
             .filter(|recent| recent.number == number)
     }
 
-    /// The tag is the member's own: it shows the member that nobody on the way changed the chunk, and goes on with it.
+    /// The tag is the member's own: it shows the member that nobody on the way changed the chunk, and goes on with
+    /// it.
     fn send_chunk(&mut self, serial: u64, to: SocketAddrV4, number: u64, repair: bool) {
         let Some(digest) = self.recent(number).map(|recent| recent.digest) else {
             return;
@@ -548,8 +551,8 @@ impl Secured {
         rest.is_some()
     }
 
-    /// A member got a chunk from none of its mates. The first one gets it; when there is a second, it was lost with who
-    /// was to relay it, and another one is.
+    /// A member got a chunk from none of its mates. The first one gets it; when there is a second, it was lost with
+    /// who was to relay it, and another one is.
     fn want(&mut self, now: Now, serial: u64, at: SocketAddrV4, number: u64) {
         let patience = 2 * self.config.got_timeout;
         let allowed = |member: &mut Member| member.answers.take(now);

@@ -304,8 +304,8 @@ impl<'a> Welcome<'a> {
     }
 }
 
-/// What the splitter tells a newcomer over TCP where it multicasts (IMS): the first five fields of [`Welcome`], and the
-/// group. The newcomer does not greet; it says [`READY`].
+/// What the splitter tells a newcomer over TCP where it multicasts (IMS): the first five fields of [`Welcome`], and
+/// the group. The newcomer does not greet; it says [`READY`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupWelcome<'a> {
     /// As in [`Welcome`]; no monitors and no peers.

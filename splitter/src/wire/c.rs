@@ -13,8 +13,8 @@
 //! | prune | −4 | 8 | `i32` number: the sender had it already, and wants no more of its origin's |
 //! | lost | −5 | 8 | `i32` number: a monitor to the splitter |
 //!
-//! A chunk's *origin* is the peer that the splitter gave it to. Over TCP the splitter says a [`Welcome`] and hangs up;
-//! the newcomer says nothing.
+//! A chunk's *origin* is the peer that the splitter gave it to. Over TCP the splitter says a [`Welcome`] and hangs
+//! up; the newcomer says nothing.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

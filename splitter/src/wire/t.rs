@@ -1,4 +1,5 @@
-//! Generation T, ours: the wire of a team in which nothing can be forged from off the path, and nothing bad is played.
+//! Generation T, ours: the wire of a team in which nothing can be forged from off the path, and nothing bad is
+//! played.
 //!
 //! Every datagram begins with [`VERSION`], its kind, and a **token** of 64 random bits that only its sender and its
 //! receiver (and the splitter) know. All integers are in network byte order, chunk numbers the channel's own, `u64`.
@@ -7,7 +8,7 @@
 //! |---|---|---|---|
 //! | hello | 1 | peer → splitter | – |
 //! | echo | 2 | → splitter, → peer | nonce `u64`, as challenged |
-//! | alive | 3 | peer → splitter | – |
+//! | alive | 3 | peer → splitter, peer → peer | mates `u64`: how many it can reach; 0 to peers |
 //! | got | 4 | peer → splitter | number: the chunk to relay is here |
 //! | missed | 5 | monitor → splitter | number: a complaint |
 //! | want | 6 | peer → splitter | number: no mate has it |
@@ -33,8 +34,8 @@
 //! A **tag** says who sent a chunk, to the splitter alone: it is keyed with the sender's secret and covers number and
 //! digest. The receiver cannot make one, so a tag on wrong data is proof.
 //!
-//! Over TCP a newcomer says a [`Request`], is told a [`Welcome`], proves by datagrams that it is where it says, and is
-//! then told its [`Mate`]s.
+//! Over TCP a newcomer says a [`Request`], is told a [`Welcome`], proves by datagrams that it is where it says, and
+//! is then told its [`Mate`]s.
 
 use std::net::SocketAddrV4;
 
@@ -80,7 +81,7 @@ pub type Tag = [u8; TAG_BYTES];
 pub enum Say<'a> {
     Hello,
     Echo(u64),
-    Alive,
+    Alive(u64),
     Got(u64),
     Missed(u64),
     Want(u64),
@@ -182,7 +183,7 @@ fn parse_body(kind: u8, body: &[u8]) -> Option<Say<'_>> {
     match kind {
         1 => empty(Say::Hello),
         2 => number().map(Say::Echo),
-        3 => empty(Say::Alive),
+        3 => number().map(Say::Alive),
         4 => number().map(Say::Got),
         5 => number().map(Say::Missed),
         6 => number().map(Say::Want),
@@ -252,7 +253,7 @@ impl Say<'_> {
         match self {
             Self::Hello => 1,
             Self::Echo(_) => 2,
-            Self::Alive => 3,
+            Self::Alive(_) => 3,
             Self::Got(_) => 4,
             Self::Missed(_) => 5,
             Self::Want(_) => 6,
@@ -279,9 +280,14 @@ impl Say<'_> {
 
     fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Hello | Self::Alive | Self::Goodbye | Self::Released => {}
+            Self::Hello | Self::Goodbye | Self::Released => {}
             Self::Expelled | Self::Stranger | Self::Opening => {}
-            Self::Echo(n) | Self::Got(n) | Self::Missed(n) | Self::Want(n) | Self::Knock(n) => put(n, out),
+            Self::Echo(n)
+            | Self::Alive(n)
+            | Self::Got(n)
+            | Self::Missed(n)
+            | Self::Want(n)
+            | Self::Knock(n) => put(n, out),
             Self::Challenge(n) | Self::Probe(n) => put(n, out),
             Self::Ask(n) | Self::Lack(n) | Self::AskIndex(n) => put(n, out),
             Self::Punch(endpoint) => push_endpoint(endpoint, out),
@@ -358,10 +364,10 @@ impl Request {
     }
 }
 
-/// What a newcomer is told first, over TCP, in this order: `T`, version, `u16` chunk size, `u16` buffer size, `u8` hash
-/// function (its RFC 7574 number), `u16` chunks per munro, serial `u64`, pass and call (tokens towards and from the
-/// splitter), secret (16), next chunk `u64`, epoch `u64`, channel (32), the public key (65), `u16` header size and the
-/// header.
+/// What a newcomer is told first, over TCP, in this order: `T`, version, `u16` chunk size, `u16` buffer size, `u8`
+/// hash function (its RFC 7574 number), `u16` chunks per munro, serial `u64`, pass and call (tokens towards and
+/// from the splitter), secret (16), next chunk `u64`, epoch `u64`, channel (32), the public key (65), `u16` header
+/// size and the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome<'a> {
     /// Bytes of data in each chunk, at most [`CHUNK_BYTES_MAX`].
@@ -547,7 +553,7 @@ mod tests {
         vec![
             Say::Hello,
             Say::Echo(n),
-            Say::Alive,
+            Say::Alive(n),
             Say::Got(n),
             Say::Missed(n),
             Say::Want(n),

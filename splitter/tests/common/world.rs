@@ -158,6 +158,8 @@ pub struct World<S = Splitter, P = Peer> {
     pub cut: BTreeSet<(SocketAddrV4, SocketAddrV4)>,
     /// Whose uplink loses so many thousandths.
     pub narrow: BTreeMap<SocketAddrV4, u64>,
+    /// Those in front of hosts.
+    pub nats: BTreeMap<SocketAddrV4, Nat>,
     /// Datagrams that were sent, if anybody listens.
     pub record: Option<Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>>,
     config: Config,
@@ -170,7 +172,72 @@ pub struct World<S = Splitter, P = Peer> {
 
 /// The data of a chunk, which says its number.
 pub fn data(number: u64) -> Vec<u8> {
-    number.to_be_bytes().to_vec()
+    sized(number, CHUNK_BYTES)
+}
+
+fn sized(number: u64, bytes: u16) -> Vec<u8> {
+    number
+        .to_be_bytes()
+        .into_iter()
+        .cycle()
+        .take(bytes.into())
+        .collect()
+}
+
+/// How a NAT maps and filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatKind {
+    /// One port for all destinations; anybody may answer.
+    FullCone,
+    /// One port for all destinations; who was spoken to may answer.
+    Cone,
+    /// Another port for each destination, each so much higher; who was spoken to may answer.
+    Symmetric(u16),
+}
+
+/// A NAT with one host behind it.
+#[derive(Debug)]
+pub struct Nat {
+    kind: NatKind,
+    ip: Ipv4Addr,
+    next: u16,
+    ports: BTreeMap<Option<SocketAddrV4>, u16>,
+    spoken: BTreeSet<(u16, SocketAddrV4)>,
+}
+
+impl Nat {
+    pub fn new(kind: NatKind, ip: Ipv4Addr) -> Self {
+        Self {
+            kind,
+            ip,
+            next: 40_000,
+            ports: BTreeMap::new(),
+            spoken: BTreeSet::new(),
+        }
+    }
+
+    /// As whom the host speaks to `to`.
+    fn out(&mut self, to: SocketAddrV4) -> SocketAddrV4 {
+        let (key, step) = match self.kind {
+            NatKind::Symmetric(step) => (Some(to), step),
+            NatKind::FullCone | NatKind::Cone => (None, 1),
+        };
+        let next = &mut self.next;
+        let port = *self.ports.entry(key).or_insert_with(|| {
+            *next += step;
+            *next
+        });
+        self.spoken.insert((port, to));
+        SocketAddrV4::new(self.ip, port)
+    }
+
+    /// Whether what `from` says to this port gets through.
+    fn lets_in(&self, port: u16, from: SocketAddrV4) -> bool {
+        match self.kind {
+            NatKind::FullCone => self.ports.values().any(|&open| open == port),
+            NatKind::Cone | NatKind::Symmetric(_) => self.spoken.contains(&(port, from)),
+        }
+    }
 }
 
 pub fn small() -> Config {
@@ -186,6 +253,7 @@ pub fn peer_of(config: &Config, port: u16) -> PeerConfig {
     PeerConfig {
         dialect: config.dialect,
         multicast: config.group.is_some(),
+        nts: config.nts,
         seed: port.into(),
         ..PeerConfig::default()
     }
@@ -255,6 +323,7 @@ impl<S: Lead, P: Member> World<S, P> {
             bytes_sent: 0,
             cut: BTreeSet::new(),
             narrow: BTreeMap::new(),
+            nats: BTreeMap::new(),
             record: None,
             config,
             life: 0,
@@ -326,6 +395,7 @@ impl<S: Lead, P: Member> World<S, P> {
     }
 
     fn post_one(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        let from = self.nats.get_mut(&from).map_or(from, |nat| nat.out(to));
         if let Some(tape) = &mut self.record {
             tape.push((from, to, bytes.clone()));
         }
@@ -403,6 +473,17 @@ impl<S: Lead, P: Member> World<S, P> {
             Event::Datagram(from, to, bytes) if to == splitter_at() => {
                 self.tell_splitter(rules::Input::Datagram(from, &bytes));
             }
+            Event::Datagram(from, to, bytes) if self.nats.values().any(|nat| nat.ip == *to.ip()) => {
+                let behind = |nat: &Nat| nat.ip == *to.ip() && nat.lets_in(to.port(), from);
+                let host = self
+                    .nats
+                    .iter()
+                    .find(|(_, nat)| behind(nat))
+                    .map(|(&host, _)| host);
+                if let Some(host) = host {
+                    self.tell_peer(host, peer::Input::Datagram(from, &bytes));
+                }
+            }
             Event::Datagram(from, to, bytes) if self.peers.contains_key(&to) => {
                 self.tell_peer(to, peer::Input::Datagram(from, &bytes));
             }
@@ -413,19 +494,31 @@ impl<S: Lead, P: Member> World<S, P> {
             }
             Event::Connect(peer) if current(self, peer) => {
                 self.later(self.net.delay, Event::Connected(peer));
-                self.tell_splitter(rules::Input::Connected(peer));
+                self.tell_splitter(rules::Input::Connected(self.door(peer)));
             }
             Event::Connected(peer) => self.tell_peer(peer, peer::Input::Connected),
             Event::ToSplitter(peer, bytes) if current(self, peer) => {
-                self.tell_splitter(rules::Input::Said(peer, &bytes));
+                self.tell_splitter(rules::Input::Said(self.door(peer), &bytes));
             }
             Event::ToPeer(peer, bytes) => self.tell_peer(peer, peer::Input::Told(&bytes)),
             Event::PeerHungUp(peer) if current(self, peer) => {
-                self.tell_splitter(rules::Input::HungUp(peer));
+                self.tell_splitter(rules::Input::HungUp(self.door(peer)));
             }
             Event::SplitterHungUp(peer) => self.tell_peer(peer, peer::Input::HungUp),
             _ => {}
         }
+    }
+
+    /// As whom a host connects: a NAT has another port for TCP.
+    fn door(&self, host: SocketAddrV4) -> SocketAddrV4 {
+        self.nats
+            .get(&host)
+            .map_or(host, |nat| SocketAddrV4::new(nat.ip, host.port()))
+    }
+
+    fn host(&self, door: SocketAddrV4) -> SocketAddrV4 {
+        let behind = self.nats.iter().find(|(_, nat)| nat.ip == *door.ip());
+        behind.map_or(door, |(&host, _)| host)
     }
 
     pub fn tell_splitter(&mut self, input: rules::Input<'_>) {
@@ -438,11 +531,21 @@ impl<S: Lead, P: Member> World<S, P> {
             match action {
                 rules::Action::Chunk { to, number, frame } => {
                     self.uploads += 1;
-                    self.post(splitter_at(), to, frame.datagram(&data(number)));
+                    self.post(
+                        splitter_at(),
+                        to,
+                        frame.datagram(&sized(number, self.config.chunk_bytes)),
+                    );
                 }
                 rules::Action::Send { to, bytes } => self.post(splitter_at(), to, bytes),
-                rules::Action::Tell { to, bytes } => self.later(self.net.delay, Event::ToPeer(to, bytes)),
-                rules::Action::HangUp(peer) => self.later(self.net.delay, Event::SplitterHungUp(peer)),
+                rules::Action::Tell { to, bytes } => {
+                    let host = self.host(to);
+                    self.later(self.net.delay, Event::ToPeer(host, bytes));
+                }
+                rules::Action::HangUp(door) => {
+                    let host = self.host(door);
+                    self.later(self.net.delay, Event::SplitterHungUp(host));
+                }
                 rules::Action::Note(peer, note) => self.notes.push((self.now, peer, note)),
             }
         }
@@ -481,7 +584,7 @@ impl<S: Lead, P: Member> World<S, P> {
             peer::Action::Play(number) => {
                 assert_eq!(
                     node.peer.data(number),
-                    Some(&data(number)[..]),
+                    Some(&sized(number, self.config.chunk_bytes)[..]),
                     "{who} plays {number}"
                 );
                 assert!(

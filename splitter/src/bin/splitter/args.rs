@@ -9,9 +9,9 @@ use splitter::{Config, Dialect};
 
 /// Leads a P2PSP team: pulls a live stream by HTTP and gives each chunk to one peer, which relays it to the others.
 ///
-/// It speaks generations B and C of the P2PSP wire with the sets of rules DBS, ACS, LRS and IMS. These wires are OPEN
-/// BY DESIGN: nobody is authenticated, nothing is encrypted, and whoever can send a datagram can forge one. So it
-/// listens on loopback and private addresses only, unless --i-know-this-wire-is-open is given.
+/// It speaks generations B and C of the P2PSP wire with the sets of rules DBS, ACS, LRS, NTS and IMS. These wires
+/// are OPEN BY DESIGN: nobody is authenticated, nothing is encrypted, and whoever can send a datagram can forge one.
+/// So it listens on loopback and private addresses only, unless --i-know-this-wire-is-open is given.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Multicast all chunks to this group (IMS, wire b), so that nobody relays
     #[arg(long, value_name = "GROUP:PORT")]
     group: Option<SocketAddrV4>,
+    /// Meet peers behind NATs (NTS, wire b; the peers must be built with it)
+    #[arg(long)]
+    nts: bool,
     /// Never send a lost chunk again (no LRS)
     #[arg(long)]
     no_lrs: bool,
@@ -131,6 +134,9 @@ impl Args {
         let config = Config {
             dialect: self.wire.dialect(),
             group: self.group,
+            nts: self.nts,
+            // Names should differ from run to run, and nothing more.
+            seed: u64::from(std::process::id()),
             acs: !self.no_acs,
             lrs: !self.no_lrs,
             monitor_hosts: match self.monitor_host.as_slice() {
@@ -223,7 +229,14 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_reference() {
         let plan = plan(&[]).unwrap();
-        assert_eq!(plan.config, Config::default());
+        let seed = plan.config.seed;
+        assert_eq!(
+            plan.config,
+            Config {
+                seed,
+                ..Config::default()
+            }
+        );
         let source = Source::new("127.0.0.1:8000".parse().unwrap(), "a/test.ts?x=1").unwrap();
         assert_eq!(plan.source, source);
     }
@@ -280,6 +293,9 @@ mod tests {
         let group = config(&["--group", "239.255.42.2:8001"]).group;
         assert_eq!(group, Some("239.255.42.2:8001".parse().unwrap()));
         assert!(plan(&["--wire", "c", "--group", "239.255.42.2:8001"]).is_err());
+        assert!(config(&["--nts"]).nts);
+        assert!(plan(&["--nts", "--send-header"]).is_err());
+        assert!(plan(&["--nts", "--chunk-size", "17"]).is_err());
     }
 
     #[test]

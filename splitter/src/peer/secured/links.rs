@@ -8,8 +8,8 @@ use relay_seam::Now;
 use crate::limit::Allowance;
 use crate::wire::t::Token;
 
-/// What one mate may ask for in a second.
-const ANSWERS_PER_SECOND: u32 = 50;
+/// What one mate may ask for in a second: a stream, where it and others cannot reach each other but through us.
+const ANSWERS_PER_SECOND: u32 = 200;
 /// Chunks that wait for one mate; then the oldest is forgotten: it would come too late anyway.
 const WAITING_MAX: usize = 64;
 
@@ -23,8 +23,10 @@ pub(super) struct Link {
     pub(super) recv: Token,
     /// It has shown that it is there: only then it gets more than it gives.
     pub(super) proven: bool,
-    /// When it sent something that only somebody who takes part sends.
+    /// When it said something last.
     pub(super) heard: Now,
+    /// When it was told something last.
+    pub(super) told: Now,
     pub(super) answers: Allowance,
     /// We were told of it, and say hello: how often, and when again.
     pub(super) tries: u8,
@@ -40,6 +42,7 @@ impl Link {
             recv,
             proven: false,
             heard: now,
+            told: now,
             answers: Allowance::per_second(ANSWERS_PER_SECOND, now),
             tries: 0,
             again: now,

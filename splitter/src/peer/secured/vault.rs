@@ -1,8 +1,8 @@
 //! The buffer of a secured peer: chunks that are checked, and chunks that wait to be.
 //!
 //! What one sender gave stays until it is checked; whoever else sends the same number meanwhile is not heard: if the
-//! first one lied, it is found out. The numbers move by the splitter's word and by signed munros alone, and nothing far
-//! from them is kept, so nobody else can push anything out.
+//! first one lied, it is found out. The numbers move by the splitter's word and by signed munros alone, and nothing
+//! far from them is kept, so nobody else can push anything out.
 
 use relay_merkle::{Digest, HashKind};
 

@@ -22,13 +22,15 @@ pub(super) struct Member {
     /// When it said something last.
     pub(super) heard: Now,
     pub(super) answers: Allowance,
+    /// How many mates it says it can reach.
+    pub(super) mates: Option<u64>,
     given: u64,
     losses: u32,
     lost: Option<u64>,
     row: u32,
     accusers: Vec<u64>,
-    /// It gets no chunks to relay.
-    passed_over: bool,
+    /// Accused, so that it gets no chunks to relay.
+    suspect: bool,
 }
 
 impl Member {
@@ -38,12 +40,13 @@ impl Member {
             monitor,
             heard: now,
             answers: Allowance::per_second(ANSWERS_PER_SECOND, now),
+            mates: None,
             given: 0,
             losses: 0,
             lost: None,
             row: 0,
             accusers: Vec::new(),
-            passed_over: false,
+            suspect: false,
         }
     }
 
@@ -61,7 +64,15 @@ impl Member {
         if !self.accusers.contains(&by) && self.accusers.len() < enough {
             self.accusers.push(by);
         }
-        self.passed_over = self.accusers.len() >= enough;
+        self.suspect = self.accusers.len() >= enough;
+    }
+}
+
+impl Member {
+    /// Whether a chunk would not get far through it, in a team of so many.
+    fn is_passed_over(&self, team: usize) -> bool {
+        let lonely = |mates: u64| mates.saturating_mul(2).saturating_add(1) < team as u64;
+        self.suspect || self.mates.is_some_and(lonely)
     }
 }
 
@@ -117,13 +128,14 @@ impl Members {
     /// Whose turn it is: serial, endpoint, and how many chunks it got before. Those who are passed over are, unless
     /// they are more than half: then somebody is lying, and nobody is passed over.
     pub(super) fn turn(&mut self, mut takes: impl FnMut(u64) -> bool) -> Option<(u64, SocketAddrV4, u64)> {
-        let passed = self.all.values().filter(|member| member.passed_over).count();
-        let many = 2 * passed > self.all.len();
-        for _ in 0..self.all.len() * PERIOD_MAX as usize {
+        let team = self.all.len();
+        let passed = self.all.values().filter(|member| member.is_passed_over(team));
+        let many = 2 * passed.count() > team;
+        for _ in 0..team * PERIOD_MAX as usize {
             let serial = self.after(self.last)?;
             self.last = serial;
             let member = self.all.get_mut(&serial)?;
-            if (many || !member.passed_over) && takes(serial) {
+            if (many || !member.is_passed_over(team)) && takes(serial) {
                 member.given += 1;
                 return Some((serial, member.at, member.given - 1));
             }
@@ -203,6 +215,17 @@ mod tests {
         );
         assert_eq!(members.some(9).len(), 3);
         assert_eq!(turns(&mut self::members(0), 3), []);
+    }
+
+    #[test]
+    fn who_reaches_few_is_passed_over() {
+        let mut members = members(4);
+        for (serial, mates) in [(1, 3), (2, 1), (3, 2), (4, u64::MAX)] {
+            members.get_mut(serial).unwrap().mates = Some(mates);
+        }
+        assert_eq!(turns(&mut members, 4), [1, 3, 4, 1]);
+        (1..=4).for_each(|serial| members.get_mut(serial).unwrap().mates = Some(0));
+        assert_eq!(turns(&mut members, 3), [2, 3, 4], "a team that has just met");
     }
 
     #[test]

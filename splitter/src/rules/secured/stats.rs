@@ -55,8 +55,8 @@ counters! {
         losses,
         /// Complaints about chunks that were not sent, or so long ago that nobody can say to whom.
         complaints_unsent,
-        /// Complaints that blame nobody: of members that are no monitors, and of monitors before and after half of them
-        /// had complained about that chunk.
+        /// Complaints that blame nobody: of members that are no monitors, and of monitors before and after half of
+        /// them had complained about that chunk.
         complaints_unweighed,
         /// Complaints of a member about a chunk that it was itself to relay.
         complaints_own,

@@ -211,12 +211,12 @@ fn chunks_go_round_and_unacknowledged_ones_go_on() {
 #[test]
 fn who_says_nothing_is_out_and_who_says_anything_is_not() {
     let mut team = Team::of(2, 0);
-    team.says(2_000, 2, 2, Say::Alive);
+    team.says(2_000, 2, 2, Say::Alive(1));
     team.tick(2_499);
     assert_eq!(team.here(), [1, 2]);
     team.tick(2_500);
     assert_eq!(team.here(), [2]);
-    let answer = team.says(2_501, 1, 1, Say::Alive);
+    let answer = team.says(2_501, 1, 1, Say::Alive(1));
     assert_eq!(answer, [(here(1), Said::Stranger)], "so that it joins again");
     assert_eq!(team.rules.stats().expelled_silence, 1);
 }
@@ -224,7 +224,7 @@ fn who_says_nothing_is_out_and_who_says_anything_is_not() {
 #[test]
 fn strangers_are_answered_shortly_and_seldom() {
     let mut team = Team::of(1, 0);
-    let answers: usize = (0..1000).map(|_| team.says(0, 9, 77, Say::Alive).len()).sum();
+    let answers: usize = (0..1000).map(|_| team.says(0, 9, 77, Say::Alive(1)).len()).sum();
     assert_eq!((answers, team.rules.stats().strangers), (10, 1000));
 }
 
@@ -289,7 +289,7 @@ fn who_speaks_from_elsewhere_must_show_that_it_is_there() {
         [(here(50), Said::Challenge(nonce))]
     );
     assert_eq!(team.here(), [1, 2], "a goodbye from there is not heard");
-    let asked: usize = (0..100).map(|_| team.says(0, 50, 1, Say::Alive).len()).sum();
+    let asked: usize = (0..100).map(|_| team.says(0, 50, 1, Say::Alive(1)).len()).sum();
     assert_eq!(asked, 4, "nobody is sent more than a few challenges");
     team.says(0, 50, 1, Say::Echo(nonce));
     assert_eq!((team.here(), team.rules.stats().moves), (vec![50, 2], 1));
