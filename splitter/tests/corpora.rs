@@ -43,7 +43,7 @@ proptest! {
     /// Each wire in turn, and datagrams of any length up to 2,000 bytes among events that make members.
     #[test]
     fn any_story_is_survived(
-        wire in 0u8..4,
+        wire in 0u8..8,
         events in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..2000)), 0..20),
     ) {
         let mut story = vec![wire];

@@ -79,7 +79,8 @@ pub fn splitter(bytes: &[u8]) {
     };
     let config = Config {
         dialect: if wire & 1 == 0 { Dialect::B } else { Dialect::C },
-        chunk_bytes: 16,
+        nts: wire & 5 == 4,
+        chunk_bytes: 24,
         buffer_chunks: 32,
         max_peers: 8,
         max_arrivals: 4,
@@ -148,6 +149,7 @@ pub fn peer(bytes: &[u8]) {
     let config = PeerConfig {
         dialect: if wire & 1 == 0 { Dialect::B } else { Dialect::C },
         multicast: wire & 3 == 2,
+        nts: wire & 7 == 4,
         monitor: true,
         mates_max: 4,
         buffer_bytes_max: 1 << 20,

@@ -539,14 +539,12 @@ impl SecuredPeer {
     }
 
     fn mate_says(&mut self, now: Now, from: SocketAddrV4, serial: u64, say: Say<'_>) {
-        let nonce = self.nonce(serial, from);
+        if let Say::Echo(nonce) = say {
+            return self.echoed(serial, from, nonce);
+        }
         let Some(link) = self.links.get_mut(serial) else {
             return;
         };
-        if say == Say::Echo(nonce) {
-            (link.at, link.proven) = (from, true);
-            return;
-        }
         if from != link.at || !link.proven {
             return self.unproven_says(now, from, serial, say);
         }
@@ -569,6 +567,15 @@ impl SecuredPeer {
             Say::Meet { .. } => self.challenge(serial, from),
             Say::Challenge(nonce) => self.say_mate(serial, Say::Echo(nonce)),
             _ => self.stats.unknown += 1,
+        }
+    }
+
+    /// A mate has shown that it is there, if the nonce is that of our challenge.
+    fn echoed(&mut self, serial: u64, from: SocketAddrV4, nonce: u64) {
+        if nonce != self.nonce(serial, from) {
+            self.stats.unknown += 1;
+        } else if let Some(link) = self.links.get_mut(serial) {
+            (link.at, link.proven) = (from, true);
         }
     }
 

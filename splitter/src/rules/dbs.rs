@@ -226,6 +226,9 @@ impl Splitter {
 
     /// NTS: tells newcomers of the others, and the others of them.
     fn introduce(&mut self, now: Now) {
+        if self.nts.is_none() {
+            return;
+        }
         let monitors = self.monitors().len();
         while let Some((to, bytes)) = self.nts.as_mut().and_then(|nts| nts.introduce(now, monitors)) {
             self.actions.push_back(Action::Tell { to, bytes });

@@ -292,13 +292,14 @@ impl Secured {
         self.serials += 1;
         let serial = self.serials;
         let known = |ticket| self.config.tickets.contains(&ticket);
+        let (pass, call) = (self.secret.token(Use::Pass, serial, 0), self.call(serial));
         let stage = Stage::Told {
             serial,
+            pass,
             monitor: request.ticket.is_some_and(known),
         };
         self.arrivals
             .set(from, stage, now + self.config.team.ready_timeout);
-        let (pass, call) = (self.secret.token(Use::Pass, serial, 0), self.call(serial));
         let tree = self.config.tree;
         let bytes = Welcome {
             chunk_bytes: self.config.team.chunk_bytes,
@@ -326,11 +327,11 @@ impl Secured {
             self.stats.datagrams_unknown += 1;
             return;
         };
-        if let Some(arrival) = self.arrivals.with_pass(&self.secret, token) {
-            return self.newcomer_says(now, from, arrival, say);
+        if let Some(serial) = self.members.with_pass(token) {
+            return self.member_says(now, from, serial, say);
         }
-        match self.members.with_pass(token) {
-            Some(serial) => self.member_says(now, from, serial, say),
+        match self.arrivals.with_pass(token) {
+            Some(arrival) => self.newcomer_says(now, from, arrival, say),
             None => self.stranger(now, from, token),
         }
     }
@@ -369,7 +370,9 @@ impl Secured {
                 self.arrivals.remove(door);
                 self.introduce(door, serial);
                 let pass = self.secret.token(Use::Pass, serial, 0);
-                self.members.add(serial, pass, Member::new(from, monitor, now));
+                let secret = Secret::new(&self.secret.member(serial));
+                let member = Member::new(from, monitor, self.call(serial), secret, now);
+                self.members.add(serial, pass, member);
                 self.stats.joins += 1;
                 self.note(from, Note::Joined);
                 self.tell_newest(serial, from);
@@ -386,7 +389,7 @@ impl Secured {
             .map(|(serial, member)| Mate {
                 at: member.at,
                 serial,
-                ticket: Secret::new(&self.secret.member(serial)).token(Use::Ticket, newcomer, 0),
+                ticket: member.secret.token(Use::Ticket, newcomer, 0),
             })
             .collect();
         let mut bytes = Vec::new();
@@ -536,10 +539,12 @@ impl Secured {
         let Some(digest) = self.recent(number).map(|recent| recent.digest) else {
             return;
         };
+        let Some(member) = self.members.get(serial) else {
+            return;
+        };
         self.stats.chunks_sent += u64::from(!repair);
-        let secret = Secret::new(&self.secret.member(serial));
-        let tag = secret.tag(self.config.context.epoch, number, &digest);
-        let frame = Frame::new(&chunk_header(self.call(serial), number, &tag, repair), &[]);
+        let tag = member.secret.tag(self.config.context.epoch, number, &digest);
+        let frame = Frame::new(&chunk_header(member.call, number, &tag, repair), &[]);
         self.actions.push_back(Action::Chunk { to, number, frame });
     }
 

@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use relay_seam::Now;
 
-use crate::secret::{Secret, Use};
 use crate::wire::WireError;
 use crate::wire::t::{REQUEST_BYTES, Request, Token};
 
@@ -17,6 +16,8 @@ pub(super) enum Stage {
     Told {
         /// Who it will be.
         serial: u64,
+        /// What it says to us begins with this.
+        pass: Token,
         /// It showed a ticket.
         monitor: bool,
     },
@@ -80,11 +81,13 @@ impl Arrivals {
     }
 
     /// The newcomer whose token this is: its door, its serial, and whether it is a monitor.
-    pub(super) fn with_pass(&self, secret: &Secret, token: Token) -> Option<(SocketAddrV4, u64, bool)> {
+    pub(super) fn with_pass(&self, token: Token) -> Option<(SocketAddrV4, u64, bool)> {
         self.list.iter().find_map(|arrival| match arrival.stage {
-            Stage::Told { serial, monitor } if secret.token(Use::Pass, serial, 0) == token => {
-                Some((arrival.door, serial, monitor))
-            }
+            Stage::Told {
+                serial,
+                pass,
+                monitor,
+            } if pass == token => Some((arrival.door, serial, monitor)),
             _ => None,
         })
     }

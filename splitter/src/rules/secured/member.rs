@@ -8,6 +8,7 @@ use relay_seam::Now;
 
 use crate::limit::Allowance;
 use crate::rules::acs::PERIOD_MAX;
+use crate::secret::Secret;
 use crate::wire::t::Token;
 
 /// What one member may want in a second, all kinds together.
@@ -19,6 +20,10 @@ pub(super) struct Member {
     /// Where it has shown that it is.
     pub(super) at: SocketAddrV4,
     pub(super) monitor: bool,
+    /// What we say to it begins with this.
+    pub(super) call: Token,
+    /// What it shares with us alone.
+    pub(super) secret: Secret,
     /// When it said something last.
     pub(super) heard: Now,
     pub(super) answers: Allowance,
@@ -34,10 +39,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(at: SocketAddrV4, monitor: bool, now: Now) -> Self {
+    pub(super) fn new(at: SocketAddrV4, monitor: bool, call: Token, secret: Secret, now: Now) -> Self {
         Self {
             at,
             monitor,
+            call,
+            secret,
             heard: now,
             answers: Allowance::per_second(ANSWERS_PER_SECOND, now),
             mates: None,
@@ -107,6 +114,10 @@ impl Members {
     pub(super) fn remove(&mut self, serial: u64) -> Option<Member> {
         self.passes.retain(|_, other| *other != serial);
         self.all.remove(&serial)
+    }
+
+    pub(super) fn get(&self, serial: u64) -> Option<&Member> {
+        self.all.get(&serial)
     }
 
     pub(super) fn get_mut(&mut self, serial: u64) -> Option<&mut Member> {
@@ -190,7 +201,8 @@ mod tests {
     fn members(n: u64) -> Members {
         let mut members = Members::default();
         for serial in 1..=n {
-            let member = Member::new(at(serial as u16), serial == 1, Now::new(0, 0));
+            let (call, secret) = (Token(serial), Secret::new(&[1; 16]));
+            let member = Member::new(at(serial as u16), serial == 1, call, secret, Now::new(0, 0));
             members.add(serial, Token(serial * 7), member);
         }
         members
