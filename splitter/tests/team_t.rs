@@ -279,7 +279,7 @@ fn full_teams_and_crowded_addresses_are_refused_and_half_a_join_is_let_go() {
     assert_eq!(world.splitter.rules.stats().arrivals_lost, 2);
 }
 
-/// Each two seconds one dies, of forty, with 1 % loss on every path.
+/// Each two seconds one dies, of forty, with 1 % loss on every path: what the dead were to relay is given again.
 #[test]
 fn a_team_that_churns_streams_on() {
     let net = Net {
@@ -315,7 +315,7 @@ fn a_team_that_churns_streams_on() {
     }
     let stats = world.splitter.rules.stats();
     assert!(
-        world.uploads <= 64 + 3000 * 104 / 100,
+        world.uploads <= 3000 * 110 / 100,
         "{} uploads, {stats:?}",
         world.uploads
     );

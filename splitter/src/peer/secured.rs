@@ -55,7 +55,9 @@ const GUESSES: u16 = 12;
 const GOODBYE_AGAIN: Duration = Duration::from_millis(250);
 /// A munro that is new is passed on to so many mates.
 const GOSSIP: usize = 4;
-/// Mates that are asked for a chunk before the splitter is.
+/// An index is asked for when a missing chunk has not come in this time: with it, none is needed.
+const INDEX_PATIENCE: Duration = Duration::from_millis(150);
+/// Mates that are asked for a chunk or an index before the splitter is.
 const MATES_ASKED: u32 = 3;
 /// Chunks that may still be on their way however small the team is.
 const REORDER_CHUNKS: u64 = 16;
@@ -948,7 +950,8 @@ impl SecuredPeer {
             if !there {
                 missed.push(number);
                 // Its munro's chunks cannot be checked together soon: nor can others pass them on.
-                self.indexes.want(number - number % home.chunks_per_munro, now);
+                let first = number - number % home.chunks_per_munro;
+                self.indexes.want(first, now + INDEX_PATIENCE);
             }
             self.judged = number + 1;
         }
@@ -998,7 +1001,7 @@ impl SecuredPeer {
         for (first, tries) in self.indexes.due(now) {
             self.stats.indexes_asked += 1;
             let mate = mates.get(self.dice.below(mates.len())).copied();
-            match mate.filter(|_| tries % 2 == 0) {
+            match mate.filter(|_| tries % (MATES_ASKED + 1) < MATES_ASKED) {
                 Some(mate) => self.say_mate(mate, Say::AskIndex(first)),
                 None => self.say_home(now, Say::AskIndex(first)),
             }
