@@ -1,11 +1,11 @@
 //! UDP sockets: opening them, and what is known of each.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use hashbrown::HashMap;
 use relay_seam::{Conn, Interface, Membership, Udp, UdpOptions};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,7 +18,8 @@ pub(crate) struct Seat {
     pub(crate) queued: bool,
     /// Whose peer this is, and which.
     pub(crate) of: Option<(Udp, SocketAddr)>,
-    /// The connected peers of a socket.
+    /// The connected peers of a socket. Looked up for every datagram by a hash that is quick, and seeded: peers choose
+    /// their own addresses.
     pub(crate) peers: HashMap<SocketAddr, Conn>,
     /// Its own address; that of a peer's socket is never a wildcard.
     pub(crate) local: SocketAddr,
