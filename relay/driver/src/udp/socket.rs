@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use hashbrown::HashMap;
+use nix::sys::socket::{setsockopt, sockopt};
 use relay_seam::{Conn, Interface, Membership, Udp, UdpOptions};
 use socket2::{Domain, Protocol, Socket, Type};
 
