@@ -123,7 +123,7 @@ impl Ring {
     /// Submits, and takes what has completed, without waiting. No system call where there is nothing to do.
     pub(super) fn look(&mut self) -> io::Result<()> {
         // A call runs some twenty pieces of deferred work and says when there are more: a batch of notifications takes
-        // several.
+        // several. What was received is told before more is taken: the machine may want to hear no more of it.
         for _ in 0..LOOKS {
             if !self.kernel_has_work() {
                 break;
@@ -131,7 +131,11 @@ impl Ring {
             let mut patience = PATIENCE;
             let entered = self.enter(0, None);
             self.excuse(entered, &mut patience)?;
+            let known = self.inbox.len();
             self.reap();
+            if self.inbox.range(known..).any(|done| done.tag.kind != Kind::Zero) {
+                break;
+            }
         }
         self.reap();
         self.flush()
