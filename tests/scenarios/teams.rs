@@ -18,6 +18,7 @@ on_both_backends! {
     a_goodbye_is_heard
     helpers_and_caps_are_what_they_say
     nonsense_changes_nothing
+    a_lossy_team_repairs_itself
     ffmpeg_plays_from_a_member
 }
 
@@ -37,6 +38,14 @@ struct Team {
 
 impl Team {
     fn of(size: usize, name: &str, backend: Backend, wire: &'static str) -> Self {
+        let mut team = Self::empty(name, backend, wire, 64);
+        (0..size).for_each(|n| team.join(n, &["--wire", wire]));
+        team.expect_members(size);
+        team
+    }
+
+    /// Whose peers' buffers are so many chunks: 95 are a second.
+    fn empty(name: &str, backend: Backend, wire: &'static str, buffer: u16) -> Self {
         let world = World::new(name);
         let root = world.host("root");
         let at = SocketAddr::new(root.ip(), root.free_port());
@@ -44,21 +53,18 @@ impl Team {
         let args = ["--team", MOUNT, "--team-listen", &listen, "--wire", wire];
         let opts = Opts::on(backend)
             .args(&args)
-            .set("team.buffer", 64)
+            .set("team.buffer", buffer)
             .set("team.peers", 64);
         let relay = Relay::start(&root, opts);
         let source = Source::push(&root, &relay, MOUNT, Form::Ts, 0, KBPS);
-        let mut team = Self {
+        Self {
             members: Vec::new(),
             source,
             relay,
             at,
             root,
             world,
-        };
-        (0..size).for_each(|n| team.join(n, &["--wire", wire]));
-        team.expect_members(size);
-        team
+        }
     }
 
     fn join(&mut self, n: usize, args: &[&str]) {
@@ -234,6 +240,40 @@ fn nonsense_changes_nothing(backend: Backend) {
     assert_eq!(team.relay.metric("totality_team_expelled"), 0);
     team.relay.expect_alive();
     team.relay.expect_fds_back(fds);
+}
+
+/// Three of a hundred datagrams to each member are lost: chunks, reports, greetings.
+fn a_lossy_team_repairs_itself(backend: Backend) {
+    if lacks("a lossy team", true, &["nft"]) {
+        return;
+    }
+    const MEMBERS: usize = 12;
+    let mut team = Team::empty("lossy", backend, "b", 256);
+    for n in 0..MEMBERS {
+        let home = team.world.host(&format!("home{n}"));
+        home.sh("nft", &["add table inet weather"]);
+        let hook = "add chain inet weather in { type filter hook input priority 0; }";
+        home.sh("nft", &[hook]);
+        let lose = "add rule inet weather in meta l4proto udp numgen random mod 100 < 3 counter drop";
+        home.sh("nft", &[lose]);
+        team.join(n, &[]);
+    }
+    team.expect_members(MEMBERS);
+    let listeners = team.listeners();
+    pass(6000);
+    team.expect_whole(&listeners);
+    let (mut received, mut lost) = (0, 0);
+    for member in &team.members {
+        received += member.team("received");
+        lost += member.team("lost");
+    }
+    let again = team.relay.metric("totality_team_resent") as i64;
+    assert!(
+        received > 1000 && again > 0,
+        "{received} received, {again} sent again"
+    );
+    assert_eq!(lost, 0, "of {received}");
+    assert_eq!(team.relay.metric("totality_team_expelled"), 0);
 }
 
 fn ffmpeg_plays_from_a_member(backend: Backend) {

@@ -75,8 +75,10 @@ pub struct Peer {
     /// The name that NTS begins with, and the monitors.
     named: Option<(Id, Vec<SocketAddrV4>)>,
     relaying: Relaying,
-    /// All numbers before these have come, or were judged missing, for the first and for the second time.
-    judged: [u64; 2],
+    /// All numbers before these have come, or were judged missing, for the first, second and third time.
+    judged: [u64; 3],
+    /// From here on what has not come is missing, not merely not ours yet.
+    settled: u64,
     /// Who multicasts.
     caster: Option<SocketAddrV4>,
     /// When the splitter was heard last.
@@ -106,7 +108,8 @@ impl Peer {
             nts: None,
             named: None,
             relaying: Relaying::Nothing,
-            judged: [0; 2],
+            judged: [0; 3],
+            settled: 0,
             caster: None,
             heard: now,
             skipped: None,
@@ -437,7 +440,8 @@ impl Peer {
         if first || kept == Kept::Jump {
             // Those who were here before us do not know us yet: their chunks of two rounds are not lost, but not
             // ours.
-            self.judged = [number + 2 * self.mates.len() as u64; 2];
+            self.settled = number + 2 * self.mates.len() as u64;
+            self.judged = [self.settled; 3];
         }
         if own {
             self.heard = now;
@@ -525,6 +529,10 @@ impl Peer {
     }
 
     fn play(&mut self) {
+        let (first, _) = self.ages();
+        if let Some(playout) = &mut self.playout {
+            playout.begin(self.settled, first);
+        }
         while let Some(due) = self.playout.as_mut().and_then(Playout::due) {
             self.show(due);
         }
@@ -556,18 +564,16 @@ impl Peer {
     /// they are relayed, and half of one for the network), and in time for them to be sent again. In generation C a
     /// mate is asked first, and the splitter told when that did not help.
     fn complain(&mut self) {
-        let Some(playout) = &self.playout else { return };
-        let mates = self.mates.len() as u64;
-        let latest = playout.wait() - playout.wait() / 4;
-        let first = (mates + mates / 2 + REORDER_CHUNKS).min(latest);
+        let (first, latest) = self.ages();
         match self.config.dialect {
             Dialect::B => {
                 let missing = self.missing(0, first);
                 self.report(missing);
-                let missing = self.missing(1, first.midpoint(latest));
+                let again =
+                    [(1, first.midpoint(latest)), (2, latest)].map(|(nth, age)| self.missing(nth, age));
                 // Splitters of ours count it once; those of the reference each time.
                 if self.config.report_losses {
-                    self.report(missing);
+                    again.into_iter().for_each(|missing| self.report(missing));
                 }
             }
             Dialect::C => {
@@ -578,6 +584,13 @@ impl Peer {
                 self.report(missing);
             }
         }
+    }
+
+    /// How far behind the newest a number is missing, and how far at the latest.
+    fn ages(&self) -> (u64, u64) {
+        let wait = self.playout.as_ref().map_or(0, Playout::wait);
+        let (mates, latest) = (self.mates.len() as u64, wait - wait / 4);
+        ((mates + mates / 2 + REORDER_CHUNKS).min(latest), latest)
     }
 
     /// The numbers that are `age` behind the newest, were not judged yet for the `nth` time, and are not here.

@@ -157,6 +157,21 @@ impl Playout {
         self.has(number).then(|| &self.data[at..at + self.chunk_bytes])
     }
 
+    /// When playing is about to begin: it begins behind the last hole before `until`. A newcomer is not sent all of
+    /// what its mates relay before that, and a stream is better begun later than with a hole.
+    ///
+    /// What is not `age` behind the newest may still come.
+    pub(super) fn begin(&mut self, until: u64, age: u64) {
+        let ready = self.newest.and_then(|newest| newest.checked_sub(self.wait));
+        if self.playing || ready.is_none_or(|due| self.next > due) {
+            return;
+        }
+        let until = until.min(self.newest.unwrap_or(0).saturating_sub(age));
+        if let Some(hole) = (self.next..until).rev().find(|&number| !self.has(number)) {
+            self.next = hole + 1;
+        }
+    }
+
     /// What the player gets now; to be asked until `None`. Playing begins when half a buffer is there.
     pub(super) fn due(&mut self) -> Option<Due> {
         let due = self.newest?.checked_sub(self.wait)?;
@@ -223,6 +238,31 @@ mod tests {
             "others may want it"
         );
         assert_eq!(playout.rest(), Some(Due::Play(16)));
+    }
+
+    #[test]
+    fn playing_begins_behind_the_holes_of_the_beginning() {
+        let mut playout = Playout::new(16, 8);
+        let offer_all = |playout: &mut Playout, numbers: &[u64]| {
+            numbers.iter().for_each(|&number| {
+                offer(playout, number);
+                playout.begin(106, 2);
+            });
+        };
+        offer_all(&mut playout, &[100, 102, 103, 105, 106]);
+        assert_eq!(playout.next(), 100, "what is missing may still come");
+        offer_all(&mut playout, &[104, 109]);
+        assert_eq!(playout.next(), 102);
+        assert_eq!(due(&mut playout), [], "which is not due yet");
+        offer_all(&mut playout, &[111]);
+        assert_eq!(due(&mut playout), [Due::Play(102), Due::Play(103)]);
+        // From there on a hole is a hole.
+        offer_all(&mut playout, &[116]);
+        let later: Vec<_> = (104..=106)
+            .map(Due::Play)
+            .chain([107, 108].map(Due::Skip))
+            .collect();
+        assert_eq!(due(&mut playout), later);
     }
 
     #[test]

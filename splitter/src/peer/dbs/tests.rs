@@ -243,11 +243,12 @@ fn a_monitor_says_once_what_it_lost_and_others_only_when_asked_to() {
         report_losses: true,
         ..no_header()
     };
-    let twice: Vec<_> = expected
-        .iter()
-        .flat_map(|one| [one.clone(), one.clone()])
-        .collect();
-    assert_eq!(complaints(reporter), twice);
+    let (first, second) = (&expected[0], &expected[1]);
+    assert_eq!(
+        complaints(reporter),
+        [first, first, first, second, second].map(Clone::clone),
+        "three times, as long as it can still come in time"
+    );
     assert_eq!(complaints(no_header()), Vec::<Vec<u8>>::new());
 }
 
