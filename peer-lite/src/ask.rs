@@ -1,17 +1,20 @@
-//! Asks a node, once, whether it has links.
+//! Asks a node, once, whether it has links, or where its team is.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use relay_link::{Follow, FollowConfig, LINK_FIELD};
 use relay_seam::Now;
 use relay_wire::http::ResponseHead;
+use splitter::Dialect;
 
 use crate::options::Channel;
 
 /// How long the node may take to be found, and to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What a node says of itself is shorter.
+const NODE_BYTES_MAX: u64 = 256 << 10;
 
 /// What a node said about links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,47 @@ pub(crate) fn about_links(channel: &Channel, follow: &FollowConfig) -> Answer {
     }
 }
 
+/// The team that a node leads with a channel: the channel as its splitter has it, and what is spoken there.
+///
+/// # Errors
+///
+/// When the node does not answer, or leads no team with this channel.
+pub(crate) fn about_team(channel: &Channel) -> io::Result<(Channel, Dialect)> {
+    let mut stream = connect(channel)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let host = channel.url.host_header();
+    write!(stream, "GET /api/v1/node HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(NODE_BYTES_MAX).read_to_end(&mut answer)?;
+    let head = ResponseHead::parse(&answer).map_err(io::Error::other)?;
+    let body = head.map_or(&[][..], |(_, at)| &answer[at..]);
+    let node: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let found = team_of(channel, &node["team"]);
+    found.ok_or_else(|| {
+        let mount = &channel.mount;
+        io::Error::other(format!(
+            "the node at {host} leads no team with {mount} (relay run --team {mount})"
+        ))
+    })
+}
+
+fn team_of(channel: &Channel, team: &serde_json::Value) -> Option<(Channel, Dialect)> {
+    let at: SocketAddr = team["at"].as_str()?.parse().ok()?;
+    let wire = match team["wire"].as_str()? {
+        "b" => Dialect::B,
+        "c" => Dialect::C,
+        _ => return None,
+    };
+    let mut found = channel.clone();
+    found.url.port = at.port();
+    // At every address of the node: so at the one that we know.
+    if !at.ip().is_unspecified() {
+        found.url.host = at.ip().to_string();
+    }
+    (team["mount"].as_str()? == channel.mount).then_some((found, wire))
+}
+
 fn answer(channel: &Channel, follow: &FollowConfig) -> io::Result<ResponseHead> {
     let mut stream = connect(channel)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -55,7 +99,7 @@ fn answer(channel: &Channel, follow: &FollowConfig) -> io::Result<ResponseHead> 
     }
 }
 
-fn connect(channel: &Channel) -> io::Result<TcpStream> {
+pub(crate) fn connect(channel: &Channel) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in (channel.url.host.as_str(), channel.url.port)
         .to_socket_addrs()?
@@ -67,4 +111,26 @@ fn connect(channel: &Channel) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_team_is_where_the_node_says() {
+        let channel = Channel::parse("http://sun.example:8000/a.ts").unwrap();
+        let of = |mount: &str, at: &str, wire: &str| {
+            let team = serde_json::json!({ "mount": mount, "at": at, "wire": wire });
+            let (team, wire) = team_of(&channel, &team)?;
+            Some((team.url.host, team.url.port, wire))
+        };
+        let is = |host: &str, wire| Some((host.to_owned(), 8001, wire));
+        assert_eq!(of("/a.ts", "10.0.0.1:8001", "b"), is("10.0.0.1", Dialect::B));
+        assert_eq!(of("/a.ts", "0.0.0.0:8001", "c"), is("sun.example", Dialect::C));
+        assert_eq!(of("/b.ts", "10.0.0.1:8001", "b"), None, "another channel's");
+        assert_eq!(of("/a.ts", "10.0.0.1", "b"), None);
+        assert_eq!(of("/a.ts", "10.0.0.1:8001", "z"), None);
+        assert_eq!(team_of(&channel, &serde_json::Value::Null), None);
+    }
 }

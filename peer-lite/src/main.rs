@@ -37,6 +37,9 @@ struct Args {
     /// Write the status into FILE once a second, as JSON (also at http://127.0.0.1:9999/status)
     #[arg(long, value_name = "FILE")]
     json_status: Option<PathBuf>,
+    /// Join the team that the node leads with this channel (relay run --team)
+    #[arg(long)]
+    team: bool,
     /// In a team: what it speaks, b or c (the splitter's --wire)
     #[arg(long, value_enum, default_value_t = Wire::B)]
     wire: Wire,
@@ -126,6 +129,7 @@ fn options(args: &Args) -> Result<Options, String> {
     Ok(Options {
         listen: args.listen,
         token,
+        join_team: args.team,
         team: TeamOptions {
             wire: match args.wire {
                 Wire::B => Dialect::B,

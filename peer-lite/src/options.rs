@@ -17,7 +17,9 @@ pub struct Options {
     /// Find out at the start whether the node has links, and pull the plain stream from one that has none. Takes up
     /// to two seconds when the node does not answer.
     pub plain_too: bool,
-    /// How it behaves in a team, where the URL names one.
+    /// Join the team that the node leads with this channel, and hear nothing of it by link. The node must be there.
+    pub join_team: bool,
+    /// How it behaves in a team.
     pub team: TeamOptions,
 }
 
@@ -56,6 +58,7 @@ impl Options {
             listen: ([127, 0, 0, 1], 9999).into(),
             token: None,
             plain_too: true,
+            join_team: false,
             team: TeamOptions::default(),
         }
     }

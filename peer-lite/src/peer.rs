@@ -11,11 +11,11 @@ use relay_driver::{Backend, Crew, Setup};
 use relay_link::FollowConfig;
 use relay_station::{Config, Event, House, Level, Order, Station, UpstreamSpec};
 
-use crate::ask::{Answer, about_links};
+use crate::ask::{Answer, about_links, about_team};
 use crate::desk;
 use crate::options::Channel;
 use crate::status::{Gauge, Status};
-use crate::team::Membership;
+use crate::team::{Cloud, Membership};
 use crate::{Options, SOFTWARE};
 
 /// Players and visitors at once.
@@ -41,14 +41,14 @@ impl Peer {
     /// # Errors
     ///
     /// [`io::ErrorKind::InvalidInput`] when the URL is not a channel's (with a [`crate::UrlError`] inside); else what
-    /// the kernel said: the address is in use, or there is no descriptor or thread left.
-    pub fn start(options: Options) -> io::Result<Self> {
-        let invalid = |error: crate::UrlError| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let team = Channel::of_team(&options.url);
-        let is_team = team.is_some();
-        let channel = team
-            .unwrap_or_else(|| Channel::parse(&options.url))
-            .map_err(invalid)?;
+    /// the kernel or the node said: no team is led there, the address is in use, or there is no descriptor or
+    /// thread left.
+    pub fn start(mut options: Options) -> io::Result<Self> {
+        let Found {
+            channel,
+            is_team,
+            node,
+        } = find(&mut options)?;
         let listener = relay_driver::bind(options.listen, false, 64)?;
         let listen = listener.local_addr()?;
         let (house, events) = House::new(config(&options, &channel, is_team)?)?;
@@ -74,7 +74,8 @@ impl Peer {
         let membership = match &gauge.team {
             Some(shared) => {
                 let (house, shared) = (house.clone(), shared.clone());
-                Some(Membership::begin(&channel, &options.team, house, shared)?)
+                let cloud = node.map(|node| cloud(node, &house, &options)).transpose()?;
+                Some(Membership::begin(&channel, &options.team, cloud, house, shared)?)
             }
             None => None,
         };
@@ -129,6 +130,39 @@ impl Peer {
     }
 }
 
+fn cloud(node: Channel, house: &House, options: &Options) -> io::Result<Cloud> {
+    let follow = FollowConfig::new(&node.mount, &house.config.node_id, options.token.clone());
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    Ok(Cloud::new(node, follow.map_err(invalid)?))
+}
+
+/// What a URL has led to.
+struct Found {
+    channel: Channel,
+    is_team: bool,
+    /// The node that leads the team, where it was asked for it.
+    node: Option<Channel>,
+}
+
+fn find(options: &mut Options) -> io::Result<Found> {
+    let invalid = |error: crate::UrlError| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let team = Channel::of_team(&options.url);
+    let is_team = team.is_some();
+    let parsed = team.unwrap_or_else(|| Channel::parse(&options.url));
+    let mut found = Found {
+        channel: parsed.map_err(invalid)?,
+        is_team,
+        node: None,
+    };
+    if options.join_team && !is_team {
+        let (team, wire) = about_team(&found.channel)?;
+        options.team.wire = wire;
+        found.is_team = true;
+        found.node = Some(std::mem::replace(&mut found.channel, team));
+    }
+    Ok(found)
+}
+
 /// A wildcard cannot be connected to everywhere; loopback can.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen {
@@ -138,7 +172,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-fn config(options: &Options, channel: &Channel, is_team: bool) -> io::Result<Config> {
+pub(crate) fn config(options: &Options, channel: &Channel, is_team: bool) -> io::Result<Config> {
     let random = getrandom::u32().map_err(|e| io::Error::other(e.to_string()))?;
     let node_id = format!("peer-{random:08x}");
     let upstreams = match is_team {

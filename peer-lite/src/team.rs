@@ -4,6 +4,7 @@
 //! station that plays links.
 
 mod cap;
+mod cloud;
 mod header;
 mod member;
 mod player;
@@ -19,6 +20,7 @@ use relay_station::House;
 use splitter::Dialect;
 
 use crate::options::{Channel, TeamOptions};
+pub(crate) use cloud::Cloud;
 use member::Member;
 
 /// How the membership is doing. Counts are of chunks, since the start, over all memberships.
@@ -50,6 +52,8 @@ pub struct TeamStatus {
     pub played: u64,
     /// Missing when their turn came.
     pub lost: u64,
+    /// Of these, brought by the node in time, where the node is known.
+    pub filled: u64,
     /// Received again.
     pub duplicates: u64,
     /// Received after their turn.
@@ -62,7 +66,9 @@ pub struct TeamStatus {
     pub overrun_bytes: u64,
     /// Bytes sent to the team, with the headers of UDP and IP.
     pub bytes_sent: u64,
-    /// The most of them, in bits per second; 0: no limit.
+    /// Datagrams that the kernel did not take.
+    pub unsent: u64,
+    /// The most of what is sent to the team, in bits per second; 0: no limit.
     pub upload_cap: u64,
 }
 
@@ -96,7 +102,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// Begins to join the team of a splitter, which need not be there yet.
+    /// Begins to join the team of a splitter, which need not be there yet. What the team loses is asked of the cloud.
     ///
     /// # Errors
     ///
@@ -104,12 +110,14 @@ impl Membership {
     pub(crate) fn begin(
         channel: &Channel,
         options: &TeamOptions,
+        cloud: Option<Cloud>,
         house: Arc<House>,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), member::WAKER)?);
-        let member = Member::new(channel, options, house, shared.clone(), poll, waker.clone());
+        let mut member = Member::new(channel, options, house, shared.clone(), poll, waker.clone());
+        cloud.map(|cloud| member.ask_too(cloud)).transpose()?;
         let thread = thread::Builder::new()
             .name("member".into())
             .spawn(move || member.run())?;

@@ -112,6 +112,10 @@ fn table(node: &Value, channels: &Value) -> String {
         let mount = node["multicast"]["mount"].as_str().unwrap_or("nothing yet");
         let _ = writeln!(out, "multicast of {mount} to {to}");
     }
+    if let (Some(mount), Some(at)) = (node["team"]["mount"].as_str(), node["team"]["at"].as_str()) {
+        let members = node["totals"]["team_peers"].as_u64().unwrap_or(0);
+        let _ = writeln!(out, "team of {mount} at p2psp://{at}: {members} members");
+    }
     let rows: Vec<[String; 6]> = channels["channels"]
         .as_array()
         .into_iter()

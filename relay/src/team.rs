@@ -253,3 +253,30 @@ async fn close(mut stream: TcpStream) -> io::Result<()> {
 fn post(house: &House, newcomer: Newcomer) -> bool {
     house.mailbox(TEAM_WORKER).post(Order::Team(newcomer)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(listen: SocketAddrV4) -> TeamSpec {
+        TeamSpec {
+            mount: "/a.ts".into(),
+            listen,
+            http: "127.0.0.1:8000".parse().unwrap(),
+            rules: splitter::Config::default(),
+        }
+    }
+
+    #[test]
+    fn a_team_has_one_port_for_both() {
+        let mut first = spec("127.0.0.1:0".parse().unwrap());
+        let doorway = Doorway::take(&mut first).unwrap();
+        assert_ne!(first.listen.port(), 0);
+        let again = Doorway::take(&mut spec(first.listen));
+        assert_eq!(again.err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+        drop(doorway);
+        let _taken = UdpSocket::bind(first.listen).unwrap();
+        let again = Doorway::take(&mut spec(first.listen));
+        assert_eq!(again.err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+    }
+}

@@ -299,3 +299,26 @@ fn standard_input_becomes_a_channel() {
     let (code, said) = node.end(Signal::SIGTERM);
     assert_eq!(code, 0, "{said}");
 }
+
+#[test]
+fn a_team_that_cannot_be_led_is_code_2_with_the_remedy() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    for (args, remedy) in [
+        (&["--team-listen", &at][..], "--team-listen takes another address"),
+        (
+            &["--team-listen", "203.0.113.7:8001", "--i-know-this-wire-is-open"],
+            "does not have that address",
+        ),
+        (
+            &["--team-listen", "203.0.113.7:8001"],
+            "--i-know-this-wire-is-open",
+        ),
+        (&["--wire", "t"], "expected b or c"),
+    ] {
+        let all = [&["run", "--listen", "127.0.0.1:0", "--team", "/a.ts"][..], args].concat();
+        let (code, _, said) = output(&all);
+        assert_eq!(code, 2, "{args:?}: {said}");
+        assert!(said.contains(remedy), "{args:?}: {said}");
+    }
+}

@@ -19,7 +19,7 @@ on_both_backends! {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn start_icecast(host: &Host, relay: &str) -> (Process, SocketAddr) {
+pub(crate) fn start_icecast(host: &Host, relay: &str) -> (Process, SocketAddr) {
     let at = SocketAddr::new(host.ip(), host.free_port());
     let logs = host.file("icecast-logs");
     std::fs::create_dir_all(&logs).unwrap();

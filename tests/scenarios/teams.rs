@@ -1,14 +1,16 @@
 //! Teams: a relay gives each chunk away once, and its peers carry it to all of them.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use totality_tests::{
-    Backend, Checker, Form, Host, Listener, Opts, PeerLite, Relay, Signal, Source, Talk, World, eventually,
-    lacks, pass, play, publish,
+    Backend, Checker, Form, Framing, Host, Listener, Opts, PeerLite, Process, Relay, Signal, Source, Talk,
+    World, bin, eventually, lacks, pass, play, publish,
 };
 
 use crate::common::{KBPS, MOUNT};
+use crate::neighbours::start_icecast;
 
 on_both_backends! {
     a_team_carries_every_byte
@@ -18,7 +20,9 @@ on_both_backends! {
     a_goodbye_is_heard
     helpers_and_caps_are_what_they_say
     nonsense_changes_nothing
+    the_node_says_where_its_team_is
     a_lossy_team_repairs_itself
+    the_node_fills_what_the_team_loses
     ffmpeg_plays_from_a_member
 }
 
@@ -51,7 +55,9 @@ impl Team {
         let at = SocketAddr::new(root.ip(), root.free_port());
         let listen = at.to_string();
         let args = ["--team", MOUNT, "--team-listen", &listen, "--wire", wire];
+        // The source may come to another worker than the one that leads.
         let opts = Opts::on(backend)
+            .workers(2)
             .args(&args)
             .set("team.buffer", buffer)
             .set("team.peers", 64);
@@ -242,6 +248,38 @@ fn nonsense_changes_nothing(backend: Backend) {
     team.relay.expect_fds_back(fds);
 }
 
+fn the_node_says_where_its_team_is(backend: Backend) {
+    let mut team = Team::empty("found", backend, "c", 64);
+    let home = team.world.host("home");
+    team.members
+        .push(PeerLite::start_with(&home, &team.relay.url(MOUNT), &["--team"]));
+    team.expect_members(1);
+    let listeners = team.listeners();
+    pass(500);
+    team.expect_whole(&listeners);
+    assert_eq!(
+        team.members[0].team("from_splitter"),
+        team.members[0].team("received")
+    );
+    let status = team.members[0].status();
+    assert_eq!(
+        (&status["via"], &status["team"]["wire"]),
+        (&"team".into(), &"c".into())
+    );
+}
+
+/// So many of a hundred datagrams to a host are lost.
+fn lose(host: &Host, percent: u32) {
+    host.sh("nft", &["add table inet weather"]);
+    host.sh(
+        "nft",
+        &["add chain inet weather in { type filter hook input priority 0; }"],
+    );
+    let rule =
+        format!("add rule inet weather in meta l4proto udp numgen random mod 100 < {percent} counter drop");
+    host.sh("nft", &[&rule]);
+}
+
 /// Three of a hundred datagrams to each member are lost: chunks, reports, greetings.
 fn a_lossy_team_repairs_itself(backend: Backend) {
     if lacks("a lossy team", true, &["nft"]) {
@@ -251,11 +289,7 @@ fn a_lossy_team_repairs_itself(backend: Backend) {
     let mut team = Team::empty("lossy", backend, "b", 256);
     for n in 0..MEMBERS {
         let home = team.world.host(&format!("home{n}"));
-        home.sh("nft", &["add table inet weather"]);
-        let hook = "add chain inet weather in { type filter hook input priority 0; }";
-        home.sh("nft", &[hook]);
-        let lose = "add rule inet weather in meta l4proto udp numgen random mod 100 < 3 counter drop";
-        home.sh("nft", &[lose]);
+        lose(&home, 3);
         team.join(n, &[]);
     }
     team.expect_members(MEMBERS);
@@ -274,6 +308,91 @@ fn a_lossy_team_repairs_itself(backend: Backend) {
     );
     assert_eq!(lost, 0, "of {received}");
     assert_eq!(team.relay.metric("totality_team_expelled"), 0);
+}
+
+/// Nothing is reported and sent again; but the node has a link, too, and the same numbers.
+fn the_node_fills_what_the_team_loses(backend: Backend) {
+    if lacks("holes filled by link", true, &["nft"]) {
+        return;
+    }
+    let mut team = Team::empty("filled", backend, "b", 64);
+    team.join(0, &["--no-reports"]);
+    let home = team.world.host("home");
+    lose(&home, 5);
+    let url = team.relay.url(MOUNT);
+    team.members
+        .push(PeerLite::start_with(&home, &url, &["--team", "--no-reports"]));
+    team.expect_members(2);
+    let mut listeners = team.listeners();
+    pass(4000);
+    let (helped, listener) = (team.members.remove(1), listeners.remove(1));
+    let due = team.source.next();
+    assert!(listener.reaches(due, PATIENCE), "{}", helped.status());
+    listener.judge(Checker::expect_whole);
+    assert!(helped.team("filled") > 0, "{}", helped.status());
+    assert!(
+        helped.team("filled") <= helped.team("lost"),
+        "{}",
+        helped.status()
+    );
+    assert_eq!(team.relay.metric("totality_team_resent"), 0);
+}
+
+/// The program that leads a team and is no relay.
+#[test]
+fn a_splitter_alone_leads_what_icecast_serves() {
+    if lacks("a splitter beside Icecast", false, &["icecast2"]) {
+        return;
+    }
+    let world = World::new("alone");
+    let root = world.host("root");
+    let (_icecast, ice) = start_icecast(&root, "");
+    let source = Source::push_as(&root, ice, MOUNT, Form::Ts, 0, KBPS, Framing::Source);
+    let at = SocketAddr::new(root.ip(), root.free_port());
+    let mut command = Command::new(bin("splitter"));
+    let url = format!("http://{ice}{MOUNT}");
+    command.args([
+        "--source",
+        &url,
+        "--listen",
+        &at.to_string(),
+        "--buffer-chunks",
+        "64",
+    ]);
+    let splitter = Process::start(&root, "splitter", command);
+    let home = |n| world.host(&format!("home{n}"));
+    let members: Vec<_> = (0..2)
+        .map(|n| PeerLite::start(&home(n), &format!("p2psp://{at}")))
+        .collect();
+    let listen = |member: &PeerLite| {
+        let listener = Listener::tune_in(&root, member.at(), "/", Form::Ts);
+        listener.expect_sound();
+        listener
+    };
+    let listeners: Vec<_> = members.iter().map(listen).collect();
+    pass(1500);
+    let due = source.next();
+    for listener in &listeners {
+        assert!(
+            listener.reaches(due, PATIENCE),
+            "{:?}: {}",
+            listener.next(),
+            splitter.said()
+        );
+        listener.judge(Checker::expect_whole);
+    }
+    assert!(members.iter().all(|member| member.team("relayed") > 0));
+    // The encoder goes, and another one comes: the splitter asks again, and the team hears it.
+    source.stop();
+    pass(1000);
+    let again = Source::push_as(&root, ice, MOUNT, Form::Ts, 1_000_000, KBPS, Framing::Source);
+    let hears = |member: &PeerLite| listen(member).judge(|judge| judge.first() >= Some(1_000_000));
+    assert!(
+        eventually(PATIENCE, || members.iter().all(hears)),
+        "nobody hears the second encoder: {}",
+        splitter.said()
+    );
+    drop(again);
 }
 
 fn ffmpeg_plays_from_a_member(backend: Backend) {

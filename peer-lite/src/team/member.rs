@@ -11,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token, Waker};
+use relay_link::Position;
 use relay_seam::Now;
 use relay_station::House;
 use socket2::{Domain, Socket, Type};
 use splitter::peer::{Action, Ended, Input, Peer, PeerConfig, PeerStats};
 
 use super::cap::Cap;
+use super::cloud::{Cloud, Filler};
 use super::header::{self, Beginning};
 use super::player::Player;
 use super::{Shared, TeamStatus, resolve, wire_name};
@@ -40,6 +42,8 @@ const BUDGET: usize = 256;
 const DATAGRAM_BYTES: usize = 65_507;
 /// The kernel's room for datagrams: a burst of a whole buffer.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// How long players wait for what the cloud is asked for.
+const HOLE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the status is published, and a station without room is tried again.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// IPv4 and UDP, before each datagram.
@@ -60,6 +64,9 @@ pub(super) struct Member {
     /// Of memberships that are over.
     past: PeerStats,
     again: Duration,
+    cloud: Option<(Arc<Cloud>, Filler)>,
+    /// The channel's life, as the cloud counts.
+    epoch: Option<u64>,
 }
 
 /// One membership.
@@ -114,7 +121,32 @@ impl Member {
             began,
             past: PeerStats::default(),
             again: AGAIN_FIRST,
+            cloud: None,
+            epoch: None,
         }
+    }
+
+    /// What the team loses is asked of this node from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had.
+    pub(super) fn ask_too(&mut self, cloud: Cloud) -> io::Result<()> {
+        let cloud = Arc::new(cloud);
+        let filler = Filler::start(cloud.clone(), self.waker.clone())?;
+        self.cloud = Some((cloud, filler));
+        Ok(())
+    }
+
+    /// Finds out what the numbers of the wire, modulo 2^16, stand for.
+    fn locate(&mut self) {
+        let Some((cloud, _)) = &self.cloud else { return };
+        let place = cloud.locate();
+        if let Err(error) = &place {
+            tracing::warn!("team: the node does not say where the channel is: {error}");
+        }
+        self.epoch = place.as_ref().ok().map(|place| place.epoch);
+        self.config.near = place.ok().map(|place| place.number).or(self.config.near);
     }
 
     /// Until told to leave.
@@ -166,6 +198,7 @@ impl Member {
     /// TCP to the splitter, and UDP at the same local address: that is how the splitter knows us.
     fn connect(&mut self) -> io::Result<Stay> {
         let splitter = resolve(&self.host, self.port)?;
+        self.locate();
         let door = std::net::TcpStream::connect_timeout(&splitter.into(), CONNECT_PATIENCE)?;
         let mut post = mio::net::UdpSocket::from_std(datagrams(door.local_addr()?)?);
         door.set_nonblocking(true)?;
@@ -209,6 +242,7 @@ impl Member {
                 self.tell(&mut stay, Input::Fetched);
             }
             self.tell(&mut stay, Input::Tick);
+            self.fill_holes();
             self.player.flush();
             if stay.peer.is_member() && !std::mem::replace(&mut joined, true) {
                 self.status.joins += 1;
@@ -310,10 +344,28 @@ impl Member {
                     stay.follows = false;
                 }
                 Action::Over(why) => stay.ended = Some(why),
-                // A hole, counted by the rules; groups are heard only where that was asked for.
-                Action::Skip { .. } | Action::Hear(_) => {}
+                Action::Skip { from, count } => self.hole(from, count),
+                // Groups are heard only where that was asked for.
+                Action::Hear(_) => {}
             }
         }
+    }
+
+    /// What is missing may be had from the cloud; the player waits for it a moment.
+    fn hole(&mut self, number: u64, count: u64) {
+        let (Some((_, filler)), Some(epoch)) = (&self.cloud, self.epoch) else {
+            return;
+        };
+        if !self.donate && filler.ask(Position { epoch, number }, count) {
+            self.player.hole(number, Instant::now() + HOLE_PATIENCE);
+        }
+    }
+
+    fn fill_holes(&mut self) {
+        while let Some(filled) = self.cloud.as_ref().and_then(|(_, filler)| filler.filled()) {
+            self.status.filled += self.player.fill(filled.from, filled.chunks);
+        }
+        self.player.on_time(Instant::now());
     }
 
     fn begin(&mut self, beginning: &Beginning) {
@@ -360,8 +412,9 @@ impl Member {
 
     fn send(&mut self, post: &UdpSocket, to: SocketAddrV4, bytes: &[u8]) {
         // What the kernel does not take is lost like what the network loses.
-        if post.send_to(bytes, to.into()).is_ok() {
-            self.status.bytes_sent += (bytes.len() + HEADERS_BYTES) as u64;
+        match post.send_to(bytes, to.into()) {
+            Ok(_) => self.status.bytes_sent += (bytes.len() + HEADERS_BYTES) as u64,
+            Err(_) => self.status.unsent += 1,
         }
     }
 

@@ -9,6 +9,7 @@ use axum::response::Response;
 use relay_station::{CATALOGUE, House, UpstreamSpec};
 use relay_wire::http::query_param;
 use serde::Serialize;
+use splitter::Dialect;
 
 use super::answer::{json, problem, text};
 use super::desk::{Desk, unix_s};
@@ -106,6 +107,7 @@ struct Node<'a> {
     max_batch_delay_ms: u128,
     upstreams: Vec<Upstream<'a>>,
     multicast: Option<Multicast>,
+    team: Option<Team>,
     /// Every number of the catalogue, over all workers.
     totals: BTreeMap<&'static str, u64>,
 }
@@ -157,6 +159,29 @@ fn multicast(house: &House) -> Option<Multicast> {
     })
 }
 
+/// The team that peers may join.
+#[derive(Debug, Serialize)]
+struct Team {
+    /// Its channel.
+    mount: String,
+    /// Where they join.
+    at: String,
+    /// `b` or `c`.
+    wire: &'static str,
+}
+
+fn team(house: &House) -> Option<Team> {
+    let spec = house.config.team.as_ref()?;
+    Some(Team {
+        mount: spec.mount.clone(),
+        at: spec.listen.to_string(),
+        wire: match spec.rules.dialect {
+            Dialect::B => "b",
+            Dialect::C => "c",
+        },
+    })
+}
+
 pub(super) async fn node(State(desk): State<Arc<Desk>>) -> Response {
     let (house, settings) = (desk.house(), &desk.settings);
     let config = &house.config;
@@ -184,6 +209,7 @@ pub(super) async fn node(State(desk): State<Arc<Desk>>) -> Response {
             max_batch_delay_ms: config.max_batch_delay.as_millis(),
             upstreams: config.upstreams.iter().map(Upstream::from).collect(),
             multicast: multicast(house),
+            team: team(house),
             totals: CATALOGUE
                 .iter()
                 .map(|entry| entry.name)

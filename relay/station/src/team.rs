@@ -456,7 +456,11 @@ impl Team {
 
     fn opened(&mut self, room: &Room<'_>, now: Now, result: std::io::Result<(Udp, SocketAddr)>) {
         match result {
-            Ok((udp, _)) => self.port = Port::Open(udp),
+            Ok((udp, _)) => {
+                self.port = Port::Open(udp);
+                let members = self.rules.peers().to_vec();
+                self.posts.extend(members.into_iter().map(Post::Meet));
+            }
             Err(error) => {
                 self.port = Port::Shut {
                     again: now + OPEN_AGAIN,
