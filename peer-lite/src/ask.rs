@@ -1,20 +1,25 @@
-//! Asks a node, once, whether it has links, or where its team is.
+//! Asks a node, once: whether it has links, where its team is, and by which group it casts a channel.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use relay_cast::sdp::Announcement;
 use relay_link::{Follow, FollowConfig, LINK_FIELD};
 use relay_seam::Now;
-use relay_wire::http::ResponseHead;
+use relay_wire::http::{HEAD_BYTES_MAX, RequestBuilder, ResponseHead};
 use splitter::Dialect;
 
+use crate::lan::Lan;
 use crate::options::Channel;
 
 /// How long the node may take to be found, and to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What a node says of itself is shorter.
 const NODE_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes of an answer that are read at most: its head, and an announcement.
+const ANSWER_MAX: u64 = (HEAD_BYTES_MAX + relay_cast::sdp::BYTES_MAX) as u64;
 
 /// What a node said about links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,48 @@ fn team_of(channel: &Channel, team: &serde_json::Value) -> Option<(Channel, Dial
         found.url.host = at.ip().to_string();
     }
     (team["mount"].as_str()? == channel.mount).then_some((found, wire))
+}
+
+/// The group by which a node casts a channel, as it announces it.
+///
+/// # Errors
+///
+/// A sentence that says what was expected and what came.
+pub fn announced(url: &str) -> Result<Lan, String> {
+    let channel = Channel::parse(url).map_err(|error| error.to_string())?;
+    let text = fetch(&channel).map_err(|error| format!("expected the announcement at {url}.sdp: {error}"))?;
+    let said = Announcement::read(&text).map_err(|error| format!("{url}.sdp: {error}"))?;
+    let sender = said.from.and_then(|from| match from {
+        // In the range of RFC 4607 there is nothing without naming the sender.
+        IpAddr::V4(from) if matches!(said.to.ip(), IpAddr::V4(group) if group.octets()[0] == 232) => {
+            Some(from)
+        }
+        _ => None,
+    });
+    Ok(Lan {
+        group: said.to,
+        sender,
+        interface: None,
+    })
+}
+
+fn fetch(channel: &Channel) -> io::Result<String> {
+    let mut stream = connect(channel)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let path = format!("{}.sdp", channel.url.path_and_query);
+    let request = RequestBuilder::get(&channel.url.host_header(), &path).header("Connection", "close");
+    stream.write_all(&request.finish())?;
+    let mut said = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut said)?;
+    let (head, used) = ResponseHead::parse(&said)
+        .map_err(io::Error::other)?
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let text = String::from_utf8_lossy(&said[used..]).into_owned();
+    match head.status {
+        200 => Ok(text),
+        status => Err(io::Error::other(format!("{status}: {}", text.trim()))),
+    }
 }
 
 fn answer(channel: &Channel, follow: &FollowConfig) -> io::Result<ResponseHead> {

@@ -10,11 +10,14 @@
 
 mod ask;
 mod desk;
+mod lan;
 mod options;
 mod peer;
 mod status;
 mod team;
 
+pub use ask::announced;
+pub use lan::{Lan, LanStatus};
 pub use options::{Options, TeamOptions, UrlError};
 pub use peer::Peer;
 pub use status::Status;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use peer_lite::{Options, Peer, TeamOptions};
+use peer_lite::{Lan, Options, Peer, TeamOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use splitter::Dialect;
@@ -27,7 +27,15 @@ const TICK: Duration = Duration::from_millis(500);
 #[command(version, after_help = EXAMPLES)]
 struct Args {
     /// The channel: http://NODE:PORT/MOUNT; or a team: p2psp://SPLITTER:PORT
-    url: String,
+    #[arg(required_unless_present = "lan")]
+    url: Option<String>,
+    /// Hear it by IP multicast from this group; a URL beside it names the node that repairs what is lost. auto: the
+    /// group that the node announces for the URL. SENDER@ takes it from one sender only
+    #[arg(long, value_name = "[SENDER@]GROUP:PORT|auto", conflicts_with = "team")]
+    lan: Option<String>,
+    /// The network interface on which the group is heard, by name or address
+    #[arg(long, value_name = "IFACE", requires = "lan")]
+    multicast_if: Option<String>,
     /// Where players find it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9999")]
     listen: SocketAddr,
@@ -86,6 +94,8 @@ Examples:
   mpv http://127.0.0.1:9999/          # while it runs; or vlc, ffplay, a browser
   peer-lite p2psp://192.168.1.10:8001 --upload-cap 2Mbit/s
   curl http://127.0.0.1:9999/status   # how it is doing, as JSON
+  peer-lite --lan 239.255.42.1:5004 --multicast-if eth0
+  peer-lite http://relay.example:8000/eclipse.ts --lan auto
 
 Environment:
   RELAY_AUTH_NODE_TOKEN   the secret of the node's links, if it asks for one (or @FILE)
@@ -128,6 +138,7 @@ fn options(args: &Args) -> Result<Options, String> {
     let token = token().map_err(|why| format!("RELAY_AUTH_NODE_TOKEN: {why}"))?;
     Ok(Options {
         listen: args.listen,
+        lan: lan(args)?,
         token,
         join_team: args.team,
         team: TeamOptions {
@@ -140,8 +151,27 @@ fn options(args: &Args) -> Result<Options, String> {
             monitor: args.monitor,
             report_losses: !args.no_reports,
         },
-        ..Options::new(&args.url)
+        ..Options::new(args.url.as_deref().unwrap_or_default())
     })
+}
+
+/// The group that was named, or that the node announces.
+fn lan(args: &Args) -> Result<Option<Lan>, String> {
+    let Some(text) = &args.lan else { return Ok(None) };
+    let lan = match text.as_str() {
+        "auto" => peer_lite::announced(args.url.as_deref().unwrap_or_default())
+            .map_err(|why| format!("--lan auto: {why}"))?,
+        text => Lan::parse(text).ok_or_else(|| {
+            format!(
+                "--lan: expected [SENDER@]GROUP:PORT with a group in 224.0.0.0/4 or ff00::/8, such as \
+                 239.255.42.1:5004, or auto; got {text:?}"
+            )
+        })?,
+    };
+    Ok(Some(Lan {
+        interface: args.multicast_if.clone(),
+        ..lan
+    }))
 }
 
 fn token() -> Result<Option<relay_link::Token>, String> {
@@ -164,7 +194,7 @@ fn run(args: &Args, options: Options) -> io::Result<()> {
         let _ = writeln!(
             io::stderr(),
             "Following {}\nPlay     {}",
-            args.url,
+            peer.status().url,
             peer.player_url()
         );
     }

@@ -8,8 +8,11 @@ use splitter::Dialect;
 /// What a peer is told at its start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The channel: `http://NODE:PORT/mount`, or a team: `p2psp://SPLITTER:PORT`.
+    /// The channel: `http://NODE:PORT/mount`, or a team: `p2psp://SPLITTER:PORT`. With `lan` it may be empty; otherwise
+    /// it names the node that repairs.
     pub url: String,
+    /// A multicast group to hear it from.
+    pub lan: Option<crate::Lan>,
     /// Where players find it. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// The secret that links of the node ask for, if they ask for one.
@@ -55,6 +58,7 @@ impl Options {
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            lan: None,
             listen: ([127, 0, 0, 1], 9999).into(),
             token: None,
             plain_too: true,

@@ -13,6 +13,7 @@ use relay_station::{Config, Event, House, Level, Order, Station, UpstreamSpec};
 
 use crate::ask::{Answer, about_links, about_team};
 use crate::desk;
+use crate::lan::Listening;
 use crate::options::Channel;
 use crate::status::{Gauge, Status};
 use crate::team::{Cloud, Membership};
@@ -25,9 +26,13 @@ const PLAYERS_MAX: usize = 48;
 /// Bytes of the channel that are kept at least, in a ring of a power of two.
 const RING_BYTES: usize = 4 << 20;
 
+/// The mount of what comes from the LAN alone.
+const LAN_MOUNT: &str = "/lan.ts";
+
 /// A running peer.
 #[derive(Debug)]
 pub struct Peer {
+    lan: Option<Listening>,
     house: Arc<House>,
     gauge: Arc<Gauge>,
     listen: SocketAddr,
@@ -49,20 +54,24 @@ impl Peer {
             is_team,
             node,
         } = find(&mut options)?;
+        let mount = channel
+            .as_ref()
+            .map_or(LAN_MOUNT, |channel| &channel.mount)
+            .to_owned();
         let listener = relay_driver::bind(options.listen, false, 64)?;
         let listen = listener.local_addr()?;
-        let (house, events) = House::new(config(&options, &channel, is_team)?)?;
+        // A team and the LAN bring the stream by themselves.
+        let upstream = channel.as_ref().filter(|_| !is_team && options.lan.is_none());
+        let (house, events) = House::new(config(&options, &mount, upstream)?)?;
+        let lan = begin_lan(&options, &mount, channel.clone(), &house)?;
         let gauge = Arc::new(Gauge {
-            url: if is_team {
-                options.url.clone()
-            } else {
-                channel.url.to_string()
-            },
+            url: shown(&options, channel.as_ref(), is_team),
             player_url: format!("http://{}/", reachable(listen)),
-            mount: channel.mount.clone(),
+            mount,
             team: is_team.then(Arc::default),
             began: Instant::now(),
             trouble: Mutex::default(),
+            lan: lan.as_ref().map(Listening::shared),
         });
         let desk = desk::open(Arc::downgrade(&house), gauge.clone())?;
         let give = Box::new(move |stream, read| desk.admit(stream, read));
@@ -71,11 +80,11 @@ impl Peer {
         let seed = getrandom::u64().map_err(|e| io::Error::other(e.to_string()))?;
         let station = Station::new(house.clone(), 0, seed).map_err(io::Error::other)?;
         let crew = Crew::start(Backend::Mio, [(setup, station)])?;
-        let membership = match &gauge.team {
-            Some(shared) => {
+        let membership = match gauge.team.as_ref().zip(channel.as_ref()) {
+            Some((shared, channel)) => {
                 let (house, shared) = (house.clone(), shared.clone());
                 let cloud = node.map(|node| cloud(node, &house, &options)).transpose()?;
-                Some(Membership::begin(&channel, &options.team, cloud, house, shared)?)
+                Some(Membership::begin(channel, &options.team, cloud, house, shared)?)
             }
             None => None,
         };
@@ -84,6 +93,7 @@ impl Peer {
             move || write_notes(&events, &gauge)
         })?;
         Ok(Self {
+            lan,
             house,
             gauge,
             listen,
@@ -122,6 +132,7 @@ impl Peer {
         if let Some(membership) = self.membership {
             membership.leave();
         }
+        drop(self.lan);
         self.house.drain();
         while !self.crew.is_broken() && self.house.mailbox(0).post(Order::Stop).is_err() {
             thread::sleep(Duration::from_millis(1));
@@ -137,8 +148,10 @@ fn cloud(node: Channel, house: &House, options: &Options) -> io::Result<Cloud> {
 }
 
 /// What a URL has led to.
+#[derive(Default)]
 struct Found {
-    channel: Channel,
+    /// None: it comes from the LAN alone.
+    channel: Option<Channel>,
     is_team: bool,
     /// The node that leads the team, where it was asked for it.
     node: Option<Channel>,
@@ -146,21 +159,28 @@ struct Found {
 
 fn find(options: &mut Options) -> io::Result<Found> {
     let invalid = |error: crate::UrlError| io::Error::new(io::ErrorKind::InvalidInput, error);
-    let team = Channel::of_team(&options.url);
+    if options.lan.is_some() && options.url.is_empty() {
+        return Ok(Found::default());
+    }
+    let team = Channel::of_team(&options.url).filter(|_| options.lan.is_none());
     let is_team = team.is_some();
-    let parsed = team.unwrap_or_else(|| Channel::parse(&options.url));
-    let mut found = Found {
-        channel: parsed.map_err(invalid)?,
+    let channel = team
+        .unwrap_or_else(|| Channel::parse(&options.url))
+        .map_err(invalid)?;
+    if options.join_team && !is_team && options.lan.is_none() {
+        let (team, wire) = about_team(&channel)?;
+        options.team.wire = wire;
+        return Ok(Found {
+            channel: Some(team),
+            is_team: true,
+            node: Some(channel),
+        });
+    }
+    Ok(Found {
+        channel: Some(channel),
         is_team,
         node: None,
-    };
-    if options.join_team && !is_team {
-        let (team, wire) = about_team(&found.channel)?;
-        options.team.wire = wire;
-        found.is_team = true;
-        found.node = Some(std::mem::replace(&mut found.channel, team));
-    }
-    Ok(found)
+    })
 }
 
 /// A wildcard cannot be connected to everywhere; loopback can.
@@ -172,12 +192,35 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-pub(crate) fn config(options: &Options, channel: &Channel, is_team: bool) -> io::Result<Config> {
+/// What it follows, in a word.
+fn shown(options: &Options, channel: Option<&Channel>, is_team: bool) -> String {
+    match (channel, &options.lan) {
+        (Some(channel), _) if !is_team => channel.url.to_string(),
+        (None, Some(lan)) => lan.to_string(),
+        _ => options.url.clone(),
+    }
+}
+
+/// Begins to hear the LAN, if that was asked for.
+fn begin_lan(
+    options: &Options,
+    mount: &str,
+    channel: Option<Channel>,
+    house: &Arc<House>,
+) -> io::Result<Option<Listening>> {
+    let Some(lan) = &options.lan else { return Ok(None) };
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    let follow = FollowConfig::new(mount, &house.config.node_id, options.token.clone()).map_err(invalid)?;
+    let node = channel.map(|channel| (channel, follow));
+    Listening::begin(lan, mount, node, house.clone()).map(Some)
+}
+
+pub(crate) fn config(options: &Options, mount: &str, upstream: Option<&Channel>) -> io::Result<Config> {
     let random = getrandom::u32().map_err(|e| io::Error::other(e.to_string()))?;
     let node_id = format!("peer-{random:08x}");
-    let upstreams = match is_team {
-        true => Vec::new(),
-        false => upstreams(options, channel, &node_id)?,
+    let upstreams = match upstream {
+        Some(channel) => upstreams(options, channel, &node_id)?,
+        None => Vec::new(),
     };
     Ok(Config {
         node_id,
@@ -200,7 +243,7 @@ pub(crate) fn config(options: &Options, channel: &Channel, is_team: bool) -> io:
         mounts: Default::default(),
         node_token: options.token.clone(),
         upstream_timing: relay_link::UpstreamsConfig::default(),
-        root_mount: Some(channel.mount.clone()),
+        root_mount: Some(mount.to_owned()),
         upstreams,
         on_demand: false,
         cast: None,

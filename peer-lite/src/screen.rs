@@ -58,7 +58,7 @@ fn line(status: &Status) -> String {
         return format!("{:<10} {}", status.state, status.url);
     }
     format!(
-        "{:<10} buffer {:>4.1} s  {:>5} kb/s  from {} by {}  {} player{}  {} gap{}",
+        "{:<10} buffer {:>4.1} s  {:>5} kb/s  from {} by {}  {} player{}  {} gap{}{}",
         status.state,
         status.buffer_seconds,
         status.rate_kbps,
@@ -68,6 +68,7 @@ fn line(status: &Status) -> String {
         plural(status.listeners),
         status.gaps,
         plural(status.gaps),
+        status.lan.as_ref().map_or_else(String::new, mended),
     )
 }
 
@@ -91,6 +92,10 @@ fn team_line(status: &Status, team: &TeamStatus) -> String {
             false => format!("{} player{}", status.listeners, plural(status.listeners)),
         },
     )
+}
+
+fn mended(lan: &peer_lite::LanStatus) -> String {
+    format!("  mended {} by parity, {} by link", lan.recovered, lan.repaired)
 }
 
 fn plural(n: u64) -> &'static str {

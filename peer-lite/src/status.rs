@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use relay_station::{Channel, House, Run};
 
+use crate::lan::LanStatus;
 use crate::team::{Shared, TeamStatus};
 
 /// How a peer is doing: what `/status` answers.
@@ -21,8 +22,8 @@ pub struct Status {
     pub reason: String,
     /// Who it hears: the id of the node upstream, or the address of a plain server.
     pub source: String,
-    /// How: `link` (chunk-exact), `http` (a plain stream), `team` (from a splitter and mates), or empty while nothing
-    /// has come.
+    /// How: `link` (chunk-exact), `http` (a plain stream), `team` (from a splitter and mates), `lan` (multicast), or
+    /// empty while nothing has come.
     pub via: String,
     /// Which uninterrupted life of the channel this is: Unix microseconds at its root's start of it.
     pub epoch: u64,
@@ -49,6 +50,9 @@ pub struct Status {
     /// How it is doing in its team, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub team: Option<TeamStatus>,
+    /// How it is going in the LAN, where it is heard from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<LanStatus>,
 }
 
 /// Where a [`Status`] is read from.
@@ -62,6 +66,8 @@ pub(crate) struct Gauge {
     pub(crate) team: Option<Arc<Shared>>,
     /// The last warning.
     pub(crate) trouble: Mutex<String>,
+    /// How it is going in the LAN.
+    pub(crate) lan: Option<Arc<Mutex<LanStatus>>>,
 }
 
 impl Gauge {
@@ -89,6 +95,10 @@ impl Gauge {
             }
             status.team = Some(team);
         }
+        if let Some(lan) = &self.lan {
+            let lan = lan.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            say_lan(&mut status, lan);
+        }
         if status.state != "on-air" {
             status.reason = self
                 .trouble
@@ -98,6 +108,18 @@ impl Gauge {
         }
         status
     }
+}
+
+/// How it is going, where it comes from the LAN.
+fn say_lan(status: &mut Status, lan: LanStatus) {
+    if !status.via.is_empty() {
+        status.via = if lan.silent { "link" } else { "lan" }.into();
+    }
+    if lan.silent && !lan.linked && status.state == "on-air" {
+        status.state = "holding".into();
+    }
+    (status.gaps, status.gap_chunks) = (lan.lost, lan.lost);
+    status.lan = Some(lan);
 }
 
 fn fill(status: &mut Status, channel: &Channel) {

@@ -231,6 +231,11 @@ function showTopology(channels, node) {
       el("span", "hop", up.host + ":" + up.port)));
   }
   if (node.links) lines.push(el("div", "path", null, el("span", "which", "links"), el("span", "", counted(node.links, "link") + " to other nodes")));
+  if (node.multicast && node.multicast.mount) {
+    const url = (node.multicast.format === "ts" ? "udp://@" : "rtp://@") + node.multicast.to;
+    lines.push(el("div", "path", null, el("span", "which", node.multicast.mount), el("span", "", "cast to the LAN at "),
+      el("span", "hop", url)));
+  }
   $("paths").replaceChildren(...lines);
   $("topology").hidden = lines.length === 0;
 }

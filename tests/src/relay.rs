@@ -475,8 +475,10 @@ impl PeerLite {
     pub fn start_with(host: &Host, url: &str, args: &[&str]) -> Self {
         let at = SocketAddr::new(host.ip(), host.free_port());
         let mut command = Command::new(bin("peer-lite"));
+        let url = Some(url).filter(|url| !url.is_empty());
         command
-            .args([url, "--listen", &at.to_string()])
+            .args(url)
+            .args(["--listen", &at.to_string()])
             .args(args)
             .env("RELAY_AUTH_NODE_TOKEN", NODE_TOKEN);
         let mut process = Process::start(host, "peer-lite", command);

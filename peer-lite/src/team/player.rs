@@ -252,7 +252,7 @@ mod tests {
     fn player() -> Player {
         let options = Options::new("p2psp://sun");
         let channel = Channel::of_team(&options.url).unwrap().unwrap();
-        let config = crate::peer::config(&options, &channel, true).unwrap();
+        let config = crate::peer::config(&options, &channel.mount, None).unwrap();
         let (house, _events) = House::new(config).unwrap();
         Player::new(house, channel.mount, "a test".into())
     }

@@ -3,12 +3,13 @@
 //!
 //! A datagram carries seven packets of MPEG-TS, bare or behind an RTP header ([`rtp`], RFC 3550 and 2250) that any
 //! player understands. Ours has an extension (RFC 8285) that names the datagram's place in the stream, so that a hole
-//! can be filled from elsewhere. [`fec`] makes and uses parity datagrams;
+//! can be filled from elsewhere. [`fec`] makes and uses parity datagrams; [`receive`] puts the stream together;
 //! [`sdp`] is the announcement. Nothing here opens a socket or reads a clock.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod fec;
+pub mod receive;
 pub mod rtp;
 pub mod sdp;
 

@@ -33,6 +33,8 @@ const BURST: u32 = 64;
 const BURST_EVERY: Duration = Duration::from_millis(1);
 /// A bare run of datagrams in one output, at most.
 const RUN_MAX: u64 = 32;
+/// So many bytes without a packet are said to be no stream that can be cast.
+const BARREN_MAX: u64 = 64 << 10;
 /// A socket that cannot be opened, or takes nothing for so long, is opened anew after this.
 const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -128,6 +130,10 @@ struct Track {
     pinned: bool,
     /// The next datagram is the first of an epoch, or comes after a leap.
     leap: bool,
+    /// The cursor is where a packet begins.
+    aligned: bool,
+    /// Bytes that were left out since the last packet.
+    barren: u64,
 }
 
 impl Cast {
@@ -224,16 +230,13 @@ impl Cast {
         if self.in_flight > 0 {
             return;
         }
-        if self.track.as_ref().is_some_and(Track::is_over) {
-            self.track = None;
-        }
-        let channel = house.cast_mount().and_then(|mount| house.directory.get(mount));
-        let Some(channel) = channel.filter(|channel| channel.writer() == worker) else {
-            return;
+        let wanted = wanted(house, worker);
+        let goes_on = |track: &Track| {
+            let next = wanted.as_ref().map(|(_, run)| run.epoch);
+            !track.is_over() || next == Some(track.run.epoch)
         };
-        let Some(run) = channel.run().filter(|run| !run.ended()) else {
-            return;
-        };
+        self.track = self.track.take().filter(goes_on);
+        let Some((channel, run)) = wanted else { return };
         match &self.track {
             Some(track) if Arc::ptr_eq(&track.run, &run) => {}
             // The same stream in a larger ring.
@@ -281,6 +284,20 @@ impl Cast {
                 },
             );
         }
+    }
+
+    /// It is a transport stream, but not one that could be cast.
+    fn find_barren(&mut self, house: &House, worker: usize) {
+        let Some(run) = self.track.as_ref().map(|track| track.run.clone()) else {
+            return;
+        };
+        let mount = house.cast_mount().unwrap_or_default();
+        let why = format!(
+            "{mount} is not cast: expected packets of 188 bytes, got none in {} KiB; packets of 192 or 204 bytes must \
+             be stripped first (ffmpeg -c copy -f mpegts does)",
+            BARREN_MAX >> 10
+        );
+        self.refuse(house, worker, &run, &why);
     }
 
     /// The next output, if one is due.
@@ -332,6 +349,10 @@ impl Cast {
         let track = self.track.as_mut().filter(|_| self.burst > 0)?;
         counters.cast_lost_bytes.add(track.pin()?);
         counters.cast_skipped_bytes.add(track.align());
+        if track.barren > BARREN_MAX {
+            self.find_barren(house, worker);
+        }
+        let track = self.track.as_mut()?;
         let most = if self.spec.rtp {
             1
         } else {
@@ -343,6 +364,7 @@ impl Cast {
         counters.cast_datagrams.add(count);
         counters.cast_bytes.add(len);
         let (at, leap) = (track.cursor, std::mem::take(&mut track.leap));
+        track.barren = 0;
         track.cursor += len;
         let span = Span {
             ring: RING,
@@ -423,6 +445,8 @@ impl Track {
             cursor,
             pinned: false,
             leap,
+            aligned: false,
+            barren: 0,
         }
     }
 
@@ -457,7 +481,7 @@ impl Track {
         let after_a_hole = head.saturating_sub(floor) < self.run.raw.window() / 2;
         let newest = self.run.newest_join_point().filter(|_| !after_a_hole);
         self.cursor = newest.unwrap_or(floor).max(floor).max(self.cursor);
-        self.leap = true;
+        (self.leap, self.aligned) = (true, false);
     }
 
     fn unpin(&mut self) {
@@ -468,14 +492,28 @@ impl Track {
 
     /// Goes to where a packet begins; answers how many bytes that left out.
     fn align(&mut self) -> u64 {
-        let ready = self.reader.seen().saturating_sub(self.cursor);
-        let around = self
-            .reader
-            .bytes(self.cursor, ready.min(2 * BODY_BYTES as u64) as usize);
-        let left_out = first_packet(around) as u64;
-        self.cursor += left_out;
+        let old = self.cursor;
+        while self.skip() {}
+        let left_out = self.cursor - old;
+        self.barren += left_out;
         self.leap |= left_out > 0;
         left_out
+    }
+
+    /// Goes as far as one look tells; whether another may tell more.
+    fn skip(&mut self) -> bool {
+        let ready = self.reader.seen().saturating_sub(self.cursor);
+        let around = ready.min(2 * BODY_BYTES as u64) as usize;
+        let around = self.reader.bytes(self.cursor, around);
+        let over = self.run.ended();
+        if self.aligned && around.first() == Some(&SYNC) || !over && around.len() < BODY_BYTES {
+            return false;
+        }
+        let found = first_packet(around, over);
+        self.aligned = found.is_some();
+        let left_out = found.unwrap_or(beyond_doubt(around.len()));
+        self.cursor += left_out as u64;
+        !self.aligned && left_out > 0
     }
 
     /// How many bytes from the cursor on are whole datagrams, at most `most` of them; at the end of a run, or before
@@ -504,23 +542,26 @@ impl Track {
     }
 }
 
-/// Where the first packet begins that others follow; where none does, as much as need not be looked at again.
-fn first_packet(bytes: &[u8]) -> usize {
-    let packet = |at: usize| bytes.get(at) == Some(&SYNC);
-    let is_last = |at: usize| at + PACKET == bytes.len() || packet(at + PACKET);
-    let sure = |at: usize| packet(at) && packet(at + PACKET) && packet(at + 2 * PACKET);
-    if packet(0) && is_last(0) {
-        return 0;
-    }
-    let reach = 2 * PACKET;
-    let found = (0..bytes.len().saturating_sub(reach)).find(|at| sure(*at));
-    // Less than that is the end of a run.
-    let none = if bytes.len() > reach {
-        bytes.len() - reach
-    } else {
-        bytes.len()
-    };
-    found.unwrap_or(none)
+/// The run that is to be cast, if this worker writes it.
+fn wanted(house: &House, worker: usize) -> Option<(Arc<Channel>, Arc<Run>)> {
+    let channel = house.directory.get(house.cast_mount()?)?;
+    let run = channel.run().filter(|run| !run.ended())?;
+    (channel.writer() == worker).then_some((channel, run))
+}
+
+/// Where the first packet begins that two others follow; where nothing more comes, the end will do.
+fn first_packet(bytes: &[u8], over: bool) -> Option<usize> {
+    let packet = |at: usize| bytes.get(at).map_or(over, |first| *first == SYNC);
+    let whole =
+        |at: usize| bytes.len() - at > 2 * PACKET || (over && (bytes.len() - at).is_multiple_of(PACKET));
+    let sure = |at: &usize| whole(*at) && packet(*at) && packet(at + PACKET) && packet(at + 2 * PACKET);
+    (0..bytes.len()).find(sure)
+}
+
+/// Of so many bytes in which no packet begins, those in which none will, whatever comes.
+fn beyond_doubt(len: usize) -> usize {
+    // Less than that is the end of a run: nothing comes.
+    if len > 2 * PACKET { len - 2 * PACKET } else { len }
 }
 
 impl Station {
@@ -562,5 +603,34 @@ impl Station {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_found_by_those_that_follow() {
+        let packets = |n: usize| [&[SYNC; 1][..], &[0; PACKET - 1]].concat().repeat(n);
+        for before in [0, 1, 100, PACKET - 1, 500] {
+            let bytes = [vec![7; before], packets(4)].concat();
+            assert_eq!(first_packet(&bytes, false), Some(before));
+        }
+        // The last of a run: as many as there are.
+        for n in 1..4 {
+            assert_eq!(first_packet(&packets(n), true), Some(0));
+            assert_eq!(first_packet(&packets(n), false), Some(0).filter(|_| n > 2));
+        }
+        // A byte that looks like one.
+        let mut bytes = [vec![7; 50], packets(4)].concat();
+        bytes[20] = SYNC;
+        assert_eq!(first_packet(&bytes, false), Some(50));
+        assert_eq!(first_packet(&[7; 3000], false), None);
+        assert_eq!(first_packet(&[], true), None);
+        assert_eq!(
+            (beyond_doubt(3000), beyond_doubt(376), beyond_doubt(5)),
+            (2624, 376, 5)
+        );
     }
 }

@@ -125,6 +125,14 @@ impl Station {
             .iter()
             .filter_map(|u| u.mount.clone())
             .collect();
+        // What is cast is wanted, though no listener asks for it.
+        let cast = self
+            .house
+            .config
+            .cast
+            .as_ref()
+            .and_then(|cast| cast.mount.clone());
+        mounts.extend(cast.filter(|mount| self.may_follow(mount)));
         mounts.sort();
         mounts.dedup();
         for (i, mount) in mounts.into_iter().enumerate() {
