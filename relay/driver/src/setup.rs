@@ -55,7 +55,7 @@ pub struct Setup {
     pub max_udp_peers: u32,
     /// Longest datagram that is received, in bytes; a longer one is dropped with a counter. Default 9,216.
     pub max_datagram_bytes: u32,
-    /// Whether to send from registered memory without a copy (io_uring, Linux 6.12). Default [`ZeroCopy::Auto`].
+    /// Whether to send from registered memory without a copy (io_uring, Linux 6.13). Default [`ZeroCopy::Auto`].
     pub zero_copy: ZeroCopy,
     /// Where rings are registered for that: one for all workers of a process. Default its own.
     pub depot: Arc<Depot>,

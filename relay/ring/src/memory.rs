@@ -1,7 +1,8 @@
 //! Memory mapped twice in a row, so that a stretch that crosses the end of the ring is still one slice.
 //!
 //! It is made of segments, each a memory file of its own. So one can be exchanged while the kernel still reads from
-//! it: the pages that it reads live on until it lets go of them, and the others go back at once.
+//! it: the pages that it reads live on until it lets go of them. (A registration keeps all pages of its version for as
+//! long as one send from it is not acknowledged; the driver keeps one old version of a ring at most.)
 //!
 //! Large rings lie in huge pages where the host has set some aside (`vm.nr_hugepages`), segment by segment and as far
 //! as they last.

@@ -58,6 +58,7 @@ impl Ring {
                 floor: start,
                 granted: start,
                 cleared: start,
+                torn: 0,
                 #[cfg(feature = "poison")]
                 poisoned: start,
             },
@@ -164,6 +165,8 @@ pub struct Writer {
     granted: u64,
     /// Up to here nobody reads or holds what the segments lap, and nobody will.
     cleared: u64,
+    /// Segments, by place, whose exchange has failed: to be exchanged before they are written again, held or not.
+    torn: u32,
     /// Up to here what may no longer be read has been spoiled.
     #[cfg(feature = "poison")]
     poisoned: u64,
@@ -257,7 +260,9 @@ impl Writer {
             let segment = at / length;
             let next = (segment + 1) * length;
             let alone = next <= unpinned;
-            if self.ring.gate().held(self.ring.place(segment)) && !(alone && self.renew(segment)) {
+            let place = self.ring.place(segment);
+            let stale = self.ring.gate().held(place) || self.torn & 1 << place != 0;
+            if stale && !(alone && self.renew(segment)) {
                 return at;
             }
             if !alone {
@@ -271,8 +276,8 @@ impl Writer {
 
     /// Puts other memory in place of what a segment laps. Only when no reader is in there, nor can come: after this
     /// nobody holds anything of an earlier lap.
-    fn renew(&self, segment: u64) -> bool {
-        let shared = self.shared();
+    fn renew(&mut self, segment: u64) -> bool {
+        let shared = &self.ring.shared;
         let length = self.ring.segment();
         let written = self.head.saturating_sub(segment * length as u64);
         let place = self.ring.place(segment);
@@ -281,6 +286,10 @@ impl Writer {
         let renewed = unsafe { shared.memory.renew(place, (written as usize).min(length)) };
         if renewed.is_ok() {
             shared.gate.renewed(place, segment);
+            self.torn &= !(1 << place);
+        } else {
+            // The two halves of the mirror may be different memory now.
+            self.torn |= 1 << place;
         }
         renewed.is_ok()
     }

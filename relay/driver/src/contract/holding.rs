@@ -226,7 +226,7 @@ fn a_stalled_reader_gets_what_it_was_sent(backend: Backend) {
     let (stats, ring) = play(backend, 1, SEND_BUFFER);
     if backend == Backend::Uring {
         assert!(
-            stats.zero_copy_sends > 100,
+            stats.zero_copy_sends > 10,
             "{} without a copy",
             stats.zero_copy_sends
         );

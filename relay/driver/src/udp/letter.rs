@@ -164,7 +164,8 @@ impl<'a> Mail<'a> {
             segment,
             outputs: output..output + 1,
             from: parts.from.filter(|_| parts.head.is_empty()),
-            open: route.gso && count == 1,
+            // Behind a short one nothing can follow: the kernel would take both for one.
+            open: route.gso && count == 1 && parts.len() == segment,
         });
     }
 

@@ -1,14 +1,22 @@
 //! Direct descriptors: connections in io_uring's own table of files, so that no operation looks one up in the
 //! process's and takes a reference to it.
 //!
+//! Only where the kernel lets go of a file as soon as its place is cleared (Linux 6.13: before, one long receive kept
+//! every file that was cleared after it began), and where nothing is sent without a copy: after a crash the kernel keeps
+//! the table until the last notification has come, and with it every connection, healthy or not.
+//!
 //! A connection keeps its ordinary descriptor as well, for socket options and for the way to the control plane. Its
 //! place in the table is its slot. A place is cleared where a descriptor is closed: when nothing is queued any more
 //! that might name it.
 
+use std::os::fd::RawFd;
+
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, types};
 use nix::sys::resource::{Resource, getrlimit};
-use std::os::fd::RawFd;
+use nix::sys::utsname::uname;
+
+use crate::setup::ZeroCopy;
 
 /// What an operation works on.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +45,21 @@ impl File {
     }
 }
 
+/// Whether this kernel is 6.13 or newer.
+fn lets_go_at_once() -> bool {
+    let release = uname().ok();
+    let release = release.as_ref().and_then(|name| name.release().to_str());
+    release
+        .and_then(version)
+        .is_some_and(|version| version >= (6, 13))
+}
+
+/// Major and minor of a kernel's release: `6.18.44-fc` is `(6, 18)`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// The table of files of one ring.
 pub(super) struct Direct {
     places: u32,
@@ -47,7 +70,12 @@ pub(super) struct Direct {
 impl Direct {
     /// A table for `conns` connections, or for as many as the process may have files. Where the kernel refuses it,
     /// there are no places, and every operation names a descriptor of the process.
-    pub(super) fn new(io: &IoUring, conns: u32) -> Self {
+    pub(super) fn new(io: &IoUring, conns: u32, zero_copy: ZeroCopy) -> Self {
+        let conns = if zero_copy == ZeroCopy::Off && lets_go_at_once() {
+            conns
+        } else {
+            0
+        };
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let places = conns.min(u32::try_from(files).unwrap_or(u32::MAX));
         let made = places > 0 && io.submitter().register_files_sparse(places).is_ok();
@@ -79,5 +107,17 @@ impl Direct {
             // the next takes it.
             let _ = io.submitter().register_files_update(place, &[-1]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_understood() {
+        assert_eq!(version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(version("6.1.0-32-amd64"), Some((6, 1)));
+        assert_eq!(version("unknown"), None);
     }
 }

@@ -80,7 +80,7 @@ impl Uring {
         let io = setup::make(setup.sq_entries, setup.cq_entries)
             .map_err(|e| io::Error::new(e.kind(), format!("no io_uring: {}", crate::probe::why_not(&e))))?;
         let buffers = Buffers::that_fit(&io, setup.recv_buffers, setup.recv_buffer_bytes)?;
-        let direct = Direct::new(&io, setup.max_conns);
+        let direct = Direct::new(&io, setup.max_conns, setup.zero_copy);
         let ways = std::mem::take(&mut setup.listeners).into_iter();
         let mut shore = Self {
             ring: Ring::new(io, Arc::clone(&setup.stats)),
@@ -308,7 +308,7 @@ impl Shore for Uring {
         ring.collect(batch.len(), |done| match done.tag.kind {
             Kind::Zero => {
                 if let Some(parcel) = zero.taken(done.tag.conn, done.result, done.more()) {
-                    results[parcel.index] = done.result;
+                    results[parcel.index] = parcel.answer(done.result);
                     let berth = berths.get_mut(parcel.conn.slot());
                     if let Some(berth) = berth.filter(|berth| berth.is(parcel.conn)) {
                         berth.held += parcel.len;

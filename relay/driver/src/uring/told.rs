@@ -113,6 +113,11 @@ impl Uring {
         let Some(berth) = self.berth(conn) else {
             self.stats.late_completions.one();
             done.buffer().into_iter().for_each(|id| self.buffers.give(id));
+            if done.more() {
+                // The cancellation has missed it.
+                self.ring
+                    .push(&Plain::cancel(Tag::new(Kind::Recv, conn), Kind::Cancel))?;
+            }
             return Ok(None);
         };
         let wanted = berth.reading;

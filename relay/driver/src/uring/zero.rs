@@ -24,7 +24,7 @@ use crate::setup::ZeroCopy;
 use crate::stats::SharedStats;
 use crate::table::Table;
 
-/// Rings that one driver has registered at once; the one unused for longest gives way.
+/// Rings that one driver has registered at once; sends from any further one copy.
 const MOORINGS: usize = 16;
 /// A registration that was not used for so long is dropped, and with it the driver's share of the ring's memory.
 const MOORED_IDLE: Duration = Duration::from_secs(2);
@@ -36,6 +36,9 @@ const PARCELS_MAX: u32 = 1 << 16;
 const HELD_MAX: u64 = 64 << 20;
 /// Bytes of one connection that the kernel may still read.
 const HELD_BY_ONE_MAX: u32 = 256 * 1024;
+
+/// The version of a mooring that is not to be used.
+const NO_VERSION: u64 = u64::MAX;
 
 /// See the module.
 pub(super) struct Zero {
@@ -73,6 +76,23 @@ pub(super) struct Parcel {
     at: u64,
     mooring: u16,
     route: RouteId,
+}
+
+impl Parcel {
+    /// What the send is to the wheel: a refusal of the *way* of sending took nothing, and is tried again with a copy.
+    pub(super) fn answer(&self, result: i32) -> i32 {
+        if refuses_the_way(result) {
+            -libc::EAGAIN
+        } else {
+            result
+        }
+    }
+}
+
+/// Errors that speak of the registered memory or of the operation, and not of the connection: some kernels lose
+/// registrations when another is replaced.
+fn refuses_the_way(result: i32) -> bool {
+    matches!(-result, libc::EFAULT | libc::EINVAL | libc::EOPNOTSUPP)
 }
 
 /// What a send without a copy needs.
@@ -150,7 +170,16 @@ impl Zero {
     /// The first completion of a parcel: the socket took `result` bytes, or refused with `-errno`. If no notification
     /// follows, that was all.
     pub(super) fn taken(&mut self, parcel: Conn, result: i32, notified: bool) -> Option<Parcel> {
+        if refuses_the_way(result) {
+            self.refused();
+        }
         let held = self.parcels.get_mut(parcel)?;
+        if refuses_the_way(result)
+            && let Some(mooring) = &mut self.moorings[usize::from(held.mooring)]
+        {
+            // Registered anew before it is used again.
+            mooring.version = NO_VERSION;
+        }
         if notified {
             held.len = u32::try_from(result).unwrap_or(0);
             let held = *held;
@@ -204,20 +233,16 @@ impl Zero {
             if mooring.version == version {
                 return Some(place as u16);
             }
-            let berthed = register(&self.depot, io, ring, version, place).ok()?;
-            self.depot
-                .give_back(std::mem::replace(&mut mooring.berthed, berthed));
-            mooring.version = version;
-            return Some(place as u16);
-        }
-        let place = self.free_mooring(io)?;
-        let berthed = match register(&self.depot, io, ring, version, place) {
-            Ok(berthed) => berthed,
-            Err(_) => {
-                self.stats.zero_copy_refused.one();
-                self.refused_until = Some(now + REFUSED_FOR);
+            if mooring.out > 0 {
+                // The kernel keeps all pages of a version until its last parcel is back: one old version at a time.
                 return None;
             }
+            self.cast_off(io, place);
+        }
+        let place = self.free_mooring()?;
+        let Ok(berthed) = register(&self.depot, io, ring, version, place) else {
+            self.refused();
+            return None;
         };
         self.moorings[place] = Some(Mooring {
             ring: ring.id(),
@@ -230,7 +255,13 @@ impl Zero {
         Some(place as u16)
     }
 
-    fn free_mooring(&mut self, io: &IoUring) -> Option<usize> {
+    /// The kernel refuses, or the depot is full: everything copies for a while.
+    fn refused(&mut self) {
+        self.stats.zero_copy_refused.one();
+        self.refused_until = Some(self.now + REFUSED_FOR);
+    }
+
+    fn free_mooring(&mut self) -> Option<usize> {
         if let Some(free) = self.moorings.iter().position(Option::is_none) {
             return Some(free);
         }
@@ -238,12 +269,9 @@ impl Zero {
             self.moorings.push(None);
             return Some(self.moorings.len() - 1);
         }
-        let idle = |m: &Option<Mooring>| m.as_ref().filter(|m| m.out == 0).map(|m| m.used);
-        let (_, place) = (0..MOORINGS)
-            .filter_map(|i| Some((idle(&self.moorings[i])?, i)))
-            .min()?;
-        self.cast_off(io, place);
-        Some(place)
+        // More rings than moorings: the rest copy until one has not been used for a while ([`Zero::tidy`]).
+        self.stats.zero_copy_capped.one();
+        None
     }
 
     /// Drops a registration, and this driver's share of the ring.
