@@ -91,9 +91,9 @@ impl Config {
     /// The memory that the limits add up to, in bytes: what is printed at start and not exceeded.
     pub fn budget(&self) -> Budget {
         let ring = self.ring_bytes.max(self.ring_max_bytes).next_power_of_two();
-        // Raw, link and metadata framing may each have a ring; the old run of a channel lives on until it is drained; and
-        // the kernel may keep one older version of a run's memory, for peers that do not acknowledge what they were sent
-        // without a copy.
+        // Raw, link and metadata framing may each have a ring; the old run of a channel lives on until it is drained;
+        // and the kernel may keep one older version of a run's memory, for peers that do not acknowledge what they were
+        // sent without a copy.
         let channel = 3 * 3 * ring;
         Budget {
             channels: (channel * self.channels_max) as u64,

@@ -1,8 +1,9 @@
 //! *Tell*: listeners are cursors into rings, and this is the room in which the cursors move.
 //!
 //! A [`Stream`] is one run in one framing, as this worker sees it: a reader (with this worker's one pin), and the
-//! listeners that follow it. Rounds visit every listener once, from a place that rotates; newcomers and those that
-//! have become writable go first, in a queue of their own, and are served again only after everybody else.
+//! listeners that follow it. Rounds visit every listener once, from a place that rotates. Newcomers and those that
+//! have become writable go first, in a queue of their own; who has more to get than a turn's bytes is served again when
+//! the round is over, and what comes during a round is for the next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -110,7 +111,10 @@ pub(crate) struct Stream {
     reader: Reader,
     pinned: bool,
     pub(crate) members: Vec<u32>,
+    /// Newcomers and those who have become writable: before everybody else.
     first: VecDeque<u32>,
+    /// Those who had a turn's bytes and are not yet where the others are: when no round is under way.
+    after_all: VecDeque<u32>,
     /// The head as of the last round.
     told: u64,
     /// How many rounds there have been.
@@ -194,6 +198,7 @@ impl Listeners {
             pinned: false,
             members: Vec::new(),
             first: VecDeque::new(),
+            after_all: VecDeque::new(),
             told: ring.head(),
             rounds: 0,
             round: None,
@@ -319,6 +324,17 @@ impl Listeners {
         }
     }
 
+    /// For who has had a turn's bytes and is not yet where the others are.
+    fn queue_after_all(&mut self, key: usize) {
+        let listener = &mut self.all[key];
+        if !listener.queued {
+            listener.queued = true;
+            self.streams[listener.stream as usize]
+                .after_all
+                .push_back(key as u32);
+        }
+    }
+
     /// The next send, if one is due.
     pub(crate) fn poll(&mut self, now: Now, slow: &mut Vec<usize>) -> Option<Output> {
         for _ in 0..self.streams.capacity().max(1) {
@@ -353,21 +369,33 @@ impl Listeners {
 
     /// Whose turn it is: first those in the queue, then the round's next.
     fn next_member(&mut self, now: Now, key: usize) -> Option<usize> {
+        if let Some(first) = self.next_queued(key, |stream| &mut stream.first) {
+            return Some(first);
+        }
         let stream = &mut self.streams[key];
-        while let Some(first) = stream.first.pop_front() {
+        if stream.round.is_none() && !stream.begin_round(now) {
+            return self.next_queued(key, |stream| &mut stream.after_all);
+        }
+        self.next_of_round(now, key)
+    }
+
+    /// The next of a queue who is still there.
+    fn next_queued(
+        &mut self,
+        key: usize,
+        queue: impl Fn(&mut Stream) -> &mut VecDeque<u32>,
+    ) -> Option<usize> {
+        while let Some(next) = queue(&mut self.streams[key]).pop_front() {
             // It may have gone, or moved, since it was queued.
-            if let Some(listener) = self.all.get_mut(first as usize)
+            if let Some(listener) = self.all.get_mut(next as usize)
                 && listener.stream as usize == key
                 && listener.queued
             {
                 listener.queued = false;
-                return Some(first as usize);
+                return Some(next as usize);
             }
         }
-        if stream.round.is_none() && !stream.begin_round(now) {
-            return None;
-        }
-        self.next_of_round(now, key)
+        None
     }
 
     /// The round's next, or the end of the round. Who has changed places is met twice, and passed the second time.
@@ -558,7 +586,8 @@ impl Listeners {
             Sent::Full => counters.sends_full.up(),
             Sent::All | Sent::Gone => {}
         }
-        if listener.has_own {
+        let had_own = listener.has_own;
+        if had_own {
             listener.took_own(result);
         } else {
             listener.cursor += u64::from(taken);
@@ -572,10 +601,15 @@ impl Listeners {
             self.remember_rest(key);
         }
         let listener = &self.all[key];
-        // The ring's own head: for bytes of its own nothing was pinned.
-        let behind = self.streams[listener.stream as usize].head() > listener.cursor;
-        if listener.state == Readiness::Ready && (behind || listener.has_own) {
+        if listener.state != Readiness::Ready {
+            return;
+        }
+        // What has come since the last round began is for the next.
+        let more = listener.cursor < self.streams[listener.stream as usize].told;
+        if listener.has_own || (more && had_own) {
             self.queue(key);
+        } else if more {
+            self.queue_after_all(key);
         }
     }
 
@@ -584,6 +618,8 @@ impl Listeners {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
             self.unpin_all();
+            // The next batch begins with another stream.
+            self.turn += 1;
         }
     }
 
@@ -857,7 +893,7 @@ impl Stream {
     }
 
     fn deadline(&self) -> Option<Now> {
-        if !self.first.is_empty() || self.round.is_some() {
+        if !self.first.is_empty() || !self.after_all.is_empty() || self.round.is_some() {
             Some(Now::new(0, 0))
         } else if self.members.is_empty() || !self.has_news() {
             None

@@ -62,8 +62,6 @@ pub struct Station {
     /// Something has changed that those who wait, or whose run is over, may have been waiting for.
     stirred: bool,
     begun: bool,
-    /// Whose wishes are asked for first, those of the team or those of the listeners: in turn.
-    team_first: bool,
     pub(crate) finishing: bool,
 }
 
@@ -122,7 +120,6 @@ impl Station {
             team: team.transpose()?.map(Box::new),
             stirred: false,
             begun: false,
-            team_first: false,
             finishing: false,
         })
     }
@@ -588,17 +585,13 @@ impl Machine for Station {
             }
             self.stir(now);
         }
-        if let Some(output) = self.outbox.pop_front().or_else(|| self.conns.poll()) {
+        if let Some(output) = self.outbox.pop_front() {
             return Some(output);
         }
-        // In turn, so that a team which is asked a lot does not keep listeners waiting, nor they the team.
-        self.team_first = !self.team_first;
-        let first = if self.team_first {
-            self.team_poll(now).or_else(|| self.tell(now))
-        } else {
-            self.tell(now).or_else(|| self.team_poll(now))
-        };
-        first
+        self.conns
+            .poll()
+            .or_else(|| self.team_poll(now))
+            .or_else(|| self.tell(now))
             .or_else(|| self.cast_poll(now))
             .or_else(|| self.outbox.pop_front())
     }

@@ -1,9 +1,9 @@
 //! Direct descriptors: connections in io_uring's own table of files, so that no operation looks one up in the
 //! process's and takes a reference to it.
 //!
-//! Only where the kernel lets go of a file as soon as its place is cleared (Linux 6.13: before, one long receive kept
-//! every file that was cleared after it began), and where nothing is sent without a copy: after a crash the kernel keeps
-//! the table until the last notification has come, and with it every connection, healthy or not.
+//! Only where the kernel lets go of a file as soon as its place is cleared (Linux 6.13: before, one long receive
+//! kept every file that was cleared after it began), and where nothing is sent without a copy: after a crash the kernel
+//! keeps the table until the last notification has come, and with it every connection, healthy or not.
 //!
 //! A connection keeps its ordinary descriptor as well, for socket options and for the way to the control plane. Its
 //! place in the table is its slot. A place is cleared where a descriptor is closed: when nothing is queued any more
