@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use crate::numbered::{Checker, Form};
@@ -15,6 +16,9 @@ use crate::world::Host;
 const RTP: usize = 12;
 /// How long a receiver waits for a datagram before it looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// What the kernel holds for a receiver that does not run, in bytes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// A receiver on a host.
 #[derive(Debug)]
@@ -80,6 +84,8 @@ fn lock(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
 fn join(host: &Host, group: SocketAddrV4, sender: Option<Ipv4Addr>) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
+    // On a busy machine a receiver may not run for a while: that is no loss of the network's.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
     socket.bind(&group.into()).unwrap();
     let std::net::IpAddr::V4(here) = host.ip() else {
         panic!("hosts have addresses of IPv4")

@@ -27,10 +27,10 @@ pub const SHARDS_MAX: u8 = 64;
 pub const SHARD_BYTES_MAX: usize = 2048;
 /// A block that is not full by then is closed: parity that comes too late is of no use.
 pub const BLOCK_PATIENCE: Duration = Duration::from_millis(200);
-/// Blocks that wait for more, at a receiver.
-const BLOCKS_MAX: usize = 16;
+/// Blocks that wait for more, at a receiver: parity is often read before the datagrams it is for, a burst at a time.
+const BLOCKS_MAX: usize = 64;
 /// Datagrams that a receiver remembers: the members of blocks whose parity is still to come.
-const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_MAX: usize = 1024;
 
 const HEAD_BYTES: usize = 12;
 const LENGTH_BYTES: usize = 2;
