@@ -399,20 +399,16 @@ impl Out<'_> {
         let median = |row: &Value| num(row, "/ns_per_datagram_median");
         let peers = rows().filter_map(|row| num(row, "/peers")).fold(0.0, f64::max);
         let registered = rows().filter(|row| is_driver(row) && word(row, "/way").contains("registered"));
+        // Zero copy is what the kernel says it is: a row of which anything was copied shows something else.
         let registered = registered
-            .filter(|row| num(row, "/size") == Some(48.0))
+            .filter(|row| num(row, "/size") == Some(48.0) && num(row, "/copied") == Some(0.0))
             .filter_map(median);
         let registered = registered.min_by(f64::total_cmp);
-        // P2PSP's shape: whichever way is the driver's cheapest.
-        let single = || rows().filter(|row| num(row, "/size") == Some(1.0));
-        let bare = single()
-            .find(|row| word(row, "/way").starts_with("sendmmsg"))
-            .and_then(median);
-        let ours = single()
-            .filter(|row| is_driver(row))
-            .filter_map(median)
+        // P2PSP's shape: whichever way is the driver's cheapest, against the bare loops on both sides of it.
+        let single = rows().filter(|row| is_driver(row) && num(row, "/size") == Some(1.0));
+        let times = single
+            .filter_map(|row| num(row, "/times_bare"))
             .min_by(f64::total_cmp);
-        let times = ours.zip(bare).map(|(ours, bare)| ours / bare);
         self.at_most(
             format!("48 datagrams to each of {peers} peers, zero copy, ns of CPU per datagram"),
             45.0,
@@ -605,15 +601,31 @@ mod tests {
             let median = ns;
             json!({"way": way, "peers": 512, "size": size, "ns_per_datagram_median": median})
         };
-        let rows = json!([
-            row("sendmmsg x64", 1, 1800.0),
-            row("send, own sockets, GSO", 48, 67.0),
-            row("driver on io_uring, one socket", 1, 1850.0),
-            row("driver on mio, own sockets", 1, 2100.0),
-            row("driver on io_uring, own sockets, registered", 48, 46.0),
-        ]);
-        let found = findings(&[part("udp", json!({"rows": rows}))]);
+        let beside = |mut row: Value, what: &str, value: f64| {
+            row[what] = value.into();
+            row
+        };
+        let rows = |copied: f64| {
+            json!([
+                row("sendmmsg x64", 1, 1800.0),
+                row("send, own sockets, GSO", 48, 67.0),
+                beside(
+                    row("driver on io_uring, one socket", 1, 1850.0),
+                    "times_bare",
+                    1.02
+                ),
+                beside(row("driver on mio, own sockets", 1, 2100.0), "times_bare", 1.2),
+                beside(
+                    row("driver on io_uring, own sockets, registered", 48, 46.0),
+                    "copied",
+                    copied
+                ),
+            ])
+        };
+        let found = findings(&[part("udp", json!({"rows": rows(0.0)}))]);
         assert_eq!(met(&found), [Some(false), Some(true)], "{found:?}");
+        let found = findings(&[part("udp", json!({"rows": rows(0.5)}))]);
+        assert_eq!(met(&found), [None, Some(true)], "what is copied is no zero copy");
         let group = json!([row("send", 48, 40.0), row("driver on mio, group, GSO", 48, 47.0)]);
         assert_eq!(
             met(&findings(&[part("multicast", json!({"rows": group}))])),

@@ -35,6 +35,30 @@ fn expect_service(world: &World, relay: &mut Relay) {
     relay.expect_alive();
 }
 
+/// Sends without a copy are tried once on a way out where the kernel copies after all (veth), and then left alone.
+#[test]
+fn a_way_that_copies_is_probed_and_left_alone() {
+    const LISTENERS: usize = 20;
+    let mut stage = Stage::set("copies", Backend::Uring, |o| o);
+    let listeners: Vec<Listener> = (0..LISTENERS)
+        .map(|_| Listener::tune_in(&stage.audience, stage.relay.at(), MOUNT, Form::Ts))
+        .collect();
+    listeners.iter().for_each(Listener::expect_sound);
+    pass(2000);
+    let [sends, copied] = ["zero_copy_sends", "zero_copy_copied"]
+        .map(|name| stage.relay.metric(&format!("totality_driver_{name}")));
+    assert!(
+        copied >= 1,
+        "expected a probe to report a copy on a veth, got {copied} of {sends}"
+    );
+    assert!(
+        sends < LISTENERS as u64,
+        "expected single probes, got {sends} sends without a copy"
+    );
+    drop(listeners);
+    stage.expect_unharmed();
+}
+
 /// The ring's system call is interrupted, or has no room, at every seventh turn.
 #[test]
 fn an_uring_that_is_interrupted() {
