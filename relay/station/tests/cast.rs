@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,28 +38,9 @@ fn spec() -> CastSpec {
 
 fn config(cast: CastSpec) -> Config {
     Config {
-        node_id: "one".to_owned(),
-        software: "totality".to_owned(),
-        workers: 1,
-        max_batch_delay: Duration::ZERO,
-        connections_max: 100,
-        reserved: 10,
-        head_timeout: Duration::from_secs(15),
-        channels_max: 4,
-        ring_bytes: RING,
-        ring_seconds: 1,
         ring_max_bytes: 8 * RING,
-        chunk_size: 1316,
-        listener: relay_listener::Config::default(),
-        source: relay_source::Config::default(),
-        mounts: BTreeMap::new(),
-        node_token: None,
-        upstream_timing: relay_link::UpstreamsConfig::default(),
-        root_mount: None,
-        upstreams: Vec::new(),
-        on_demand: false,
         cast: Some(cast),
-        team: None,
+        ..common::config(RING)
     }
 }
 

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashSet};
+mod common;
+
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +26,6 @@ const SMALL_BATCH: usize = 2;
 
 fn config() -> Config {
     Config {
-        node_id: "one".to_owned(),
-        software: "totality".to_owned(),
-        workers: 1,
-        max_batch_delay: Duration::ZERO,
-        connections_max: 100,
-        reserved: 10,
-        head_timeout: Duration::from_secs(15),
-        channels_max: 4,
-        ring_bytes: RING,
-        ring_seconds: 1,
-        ring_max_bytes: RING,
-        chunk_size: 1316,
         listener: relay_listener::Config {
             burst: BURST,
             turn_bytes: TURN,
@@ -43,15 +33,7 @@ fn config() -> Config {
             jumps_max: u8::MAX,
             ..relay_listener::Config::default()
         },
-        source: relay_source::Config::default(),
-        mounts: BTreeMap::new(),
-        node_token: None,
-        upstream_timing: relay_link::UpstreamsConfig::default(),
-        root_mount: None,
-        upstreams: Vec::new(),
-        on_demand: false,
-        cast: None,
-        team: None,
+        ..common::config(RING)
     }
 }
 

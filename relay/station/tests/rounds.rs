@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,32 +17,14 @@ const TURN: u32 = 16 * 1024;
 
 fn config(workers: usize) -> Config {
     Config {
-        node_id: "one".to_owned(),
-        software: "totality".to_owned(),
         workers,
         max_batch_delay: Duration::from_millis(100),
-        connections_max: 100,
-        reserved: 10,
-        head_timeout: Duration::from_secs(15),
-        channels_max: 4,
-        ring_bytes: RING,
-        ring_seconds: 1,
-        ring_max_bytes: RING,
-        chunk_size: 1316,
         listener: relay_listener::Config {
             burst: 0,
             turn_bytes: TURN,
             ..relay_listener::Config::default()
         },
-        source: relay_source::Config::default(),
-        mounts: BTreeMap::new(),
-        node_token: None,
-        upstream_timing: relay_link::UpstreamsConfig::default(),
-        root_mount: None,
-        upstreams: Vec::new(),
-        on_demand: false,
-        cast: None,
-        team: None,
+        ..common::config(RING)
     }
 }
 

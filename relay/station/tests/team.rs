@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod common;
+
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,27 +26,7 @@ fn peer(n: u16) -> SocketAddrV4 {
 
 fn config(dialect: Dialect) -> Config {
     Config {
-        node_id: "one".to_owned(),
-        software: "totality".to_owned(),
-        workers: 1,
-        max_batch_delay: Duration::ZERO,
-        connections_max: 100,
-        reserved: 10,
-        head_timeout: Duration::from_secs(15),
-        channels_max: 4,
-        ring_bytes: 64 << 10,
-        ring_seconds: 1,
-        ring_max_bytes: 64 << 10,
         chunk_size: CHUNK as u16,
-        listener: relay_listener::Config::default(),
-        source: relay_source::Config::default(),
-        mounts: BTreeMap::new(),
-        node_token: None,
-        upstream_timing: relay_link::UpstreamsConfig::default(),
-        root_mount: None,
-        upstreams: Vec::new(),
-        on_demand: false,
-        cast: None,
         team: Some(TeamSpec {
             mount: MOUNT.to_owned(),
             listen: "127.0.0.1:8001".parse().unwrap(),
@@ -57,6 +39,7 @@ fn config(dialect: Dialect) -> Config {
                 ..splitter::Config::default()
             },
         }),
+        ..common::config(64 << 10)
     }
 }
 
