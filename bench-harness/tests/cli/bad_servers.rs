@@ -120,23 +120,25 @@ fn a_newcomer_tells_what_it_met() {
     });
 }
 
+/// As small a load as shows what a server does, and little patience.
+const LOAD: [&str; 10] = [
+    "--listeners",
+    "2",
+    "--seconds",
+    "1",
+    "--warm-up",
+    "0",
+    "--patience-ms",
+    "400",
+    "--kbps",
+    "800",
+];
+
 #[test]
 fn a_hop_that_is_bad_says_why() {
     each(|manner, wanted, _| {
         let hop = format!("bad=http://{}/bench.ts", server(manner));
-        let load = [
-            "--listeners",
-            "2",
-            "--seconds",
-            "1",
-            "--warm-up",
-            "0",
-            "--patience-ms",
-            "400",
-            "--kbps",
-            "800",
-        ];
-        let (code, report, stderr) = run_json(&[&["latency", "--hop", &hop][..], &load[..]].concat());
+        let (code, report, stderr) = run_json(&[&["latency", "--hop", &hop][..], &LOAD[..]].concat());
         assert_eq!(code, 1, "{wanted:?} {stderr} {report}");
         assert!(says(&report["rows"][0]["error"], wanted), "{wanted:?} {report}");
     });
@@ -146,20 +148,8 @@ fn a_hop_that_is_bad_says_why() {
 fn a_bad_server_is_a_row_with_its_reason() {
     each(|manner, wanted, _| {
         let bad = format!("bad=http://{}/bench.ts", server(manner));
-        let load = [
-            "--listeners",
-            "2",
-            "--seconds",
-            "1",
-            "--warm-up",
-            "0",
-            "--patience-ms",
-            "400",
-            "--kbps",
-            "800",
-        ];
         let who = ["compare", "--skip-relay", "--against", "floor", "--server", &bad];
-        let (code, report, stderr) = run_json(&[&who[..], &load[..]].concat());
+        let (code, report, stderr) = run_json(&[&who[..], &LOAD[..]].concat());
         assert_eq!(code, 1, "{wanted:?} {stderr} {report}");
         assert!(
             report["medians"][0]["numbers"].is_object(),
