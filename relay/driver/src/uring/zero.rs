@@ -170,27 +170,24 @@ impl Zero {
     /// The first completion of a parcel: the socket took `result` bytes, or refused with `-errno`. If no notification
     /// follows, that was all.
     pub(super) fn taken(&mut self, parcel: Conn, result: i32, notified: bool) -> Option<Parcel> {
-        if refuses_the_way(result) {
-            self.refused();
-        }
         let held = self.parcels.get_mut(parcel)?;
-        if refuses_the_way(result)
-            && let Some(mooring) = &mut self.moorings[usize::from(held.mooring)]
-        {
-            // Registered anew before it is used again.
-            mooring.version = NO_VERSION;
-        }
         if notified {
             held.len = u32::try_from(result).unwrap_or(0);
-            let held = *held;
-            if held.len > 0 {
-                self.held += u64::from(held.len);
-                self.moored(held.mooring).holder.hold(held.at, held.len);
-            }
-            return Some(held);
         }
-        let held = self.parcels.remove(parcel)?;
-        self.moored(held.mooring).out -= 1;
+        let held = *held;
+        if refuses_the_way(result) {
+            self.refused();
+            // Registered anew before it is used again.
+            self.moored(held.mooring).version = NO_VERSION;
+        }
+        if held.len > 0 {
+            self.held += u64::from(held.len);
+            self.moored(held.mooring).holder.hold(held.at, held.len);
+        }
+        if !notified {
+            self.parcels.remove(parcel);
+            self.moored(held.mooring).out -= 1;
+        }
         Some(held)
     }
 
